@@ -1,0 +1,14 @@
+//! Lazaret.
+#![deny(rustdoc::broken_intra_doc_links)]
+
+// vocabulary
+pub mod metrics;
+pub mod privacy;
+pub mod mail;
+pub mod verdict;
+
+// content
+pub mod message;
+
+// seams
+pub mod store;
