@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn long_values_are_folded_and_bad_ones_refused() {
         let mut edits = HeaderEdits::new();
-        edits.prepend("X-Symbols", &vec!["SYMBOL_NAME,"; 12].join(" ")).unwrap();
+        edits.prepend("X-Symbols", &["SYMBOL_NAME,"; 12].join(" ")).unwrap();
         let text = String::from_utf8(edits.fields.clone()).unwrap();
         assert!(text.lines().count() > 1 && text.lines().skip(1).all(|line| line.starts_with(' ')));
         assert!(text.lines().all(|line| line.len() <= 78));

@@ -60,7 +60,8 @@ impl Iterator for Lines<'_> {
         let start = self.at;
         let first_end = self.line_end(start);
         let first = self.raw.get(start..first_end).unwrap_or_default();
-        if matches!(first, b"\n" | b"\r\n") {
+        // `mail-parser` and others take CR CR LF for an empty line, too.
+        if first.strip_suffix(b"\n").is_some_and(|line| line.iter().all(|byte| *byte == b'\r')) {
             self.is_done = true;
             self.at = first_end;
             return None;
@@ -186,17 +187,19 @@ pub(super) fn clean(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn check(raw: &str, expected: &[(&str, &str)], body: &str) {
-        let mut lines = Lines::new(raw.as_bytes());
+    fn check(text: &str, expected: &[(&str, &str)], body: &str) {
+        let raw = text.as_bytes();
+        let shown = |range: Range<usize>| std::str::from_utf8(&raw[range]).unwrap();
+        let mut lines = Lines::new(raw);
         let mut found = Vec::new();
         for line in &mut lines {
             match line {
-                Line::Field { name, value, .. } => found.push((&raw[name], &raw[value])),
-                Line::Stray(all) => found.push(("?", &raw[all])),
-                Line::Mailbox(all) => found.push(("mbox", &raw[all])),
+                Line::Field { name, value, .. } => found.push((shown(name), shown(value))),
+                Line::Stray(all) => found.push(("?", shown(all))),
+                Line::Mailbox(all) => found.push(("mbox", shown(all))),
             }
         }
-        assert_eq!((found.as_slice(), &raw[lines.offset()..]), (expected, body), "{raw:?}");
+        assert_eq!((found.as_slice(), shown(lines.offset()..raw.len())), (expected, body), "{text:?}");
     }
 
     #[test]
@@ -209,6 +212,7 @@ mod tests {
         check("From x\nA:1\n\n", &[("mbox", "From x\n"), ("A", "1")], "");
         check(" x\n: y\nhello there: z\n\n", &[("?", " x\n"), ("?", ": y\n"), ("?", "hello there: z\n")], "");
         check("A:1", &[("A", "1")], "");
+        check("A: 1\r\n\r\r\nbody", &[("A", " 1")], "body");
         check("A:\r\n \r\nB:2\r\n", &[("A", "\r\n "), ("B", "2")], "");
     }
 
