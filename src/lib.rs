@@ -8,6 +8,7 @@ pub mod mail;
 pub mod verdict;
 
 // content
+pub mod smtp;
 pub mod message;
 
 // seams
