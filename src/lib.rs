@@ -12,3 +12,6 @@ pub mod message;
 
 // seams
 pub mod store;
+
+// state
+pub mod quarantine;
