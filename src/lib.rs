@@ -13,3 +13,6 @@ pub mod message;
 
 // seams
 pub mod store;
+
+// state
+pub mod quarantine;

@@ -2,5 +2,11 @@
 //! again).
 
 mod records;
+pub mod bodies;
+pub mod keyfile;
+pub mod seal;
+pub mod timestamp;
 
-pub use records::{Records, RecordsError};
+pub use bodies::{Bodies, BodiesError};
+pub use records::{Records, RecordsError, Write};
+pub use seal::{SealError, Sealer};
