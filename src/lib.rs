@@ -13,3 +13,7 @@ pub mod message;
 
 // seams
 pub mod store;
+
+// edges
+pub mod ingress;
+pub mod relay;

@@ -145,12 +145,11 @@ impl Session {
         matches!(self.state, State::Data(_))
     }
 
-    /// Returns the memory in bytes that the message being read holds, and what it will hold after
-    /// `incoming` more bytes.
-    pub fn body_capacity(&self, incoming: usize) -> (usize, usize) {
+    /// Returns the memory in bytes that the message being read will hold after `incoming` more bytes.
+    pub fn body_capacity(&self, incoming: usize) -> usize {
         match &self.state {
-            State::Data(decoder) => (decoder.capacity_bytes(), decoder.capacity_for(incoming)),
-            _ => (0, 0),
+            State::Data(decoder) => decoder.capacity_for(incoming),
+            _ => 0,
         }
     }
 
