@@ -1,18 +1,12 @@
 //! Lazaret.
-#![deny(rustdoc::broken_intra_doc_links)]
 
-// vocabulary
 pub mod metrics;
 pub mod privacy;
 pub mod mail;
 pub mod verdict;
-
-// content
 pub mod smtp;
 pub mod message;
-
-// seams
 pub mod store;
-
-// state
 pub mod quarantine;
+pub mod ingress;
+pub mod relay;

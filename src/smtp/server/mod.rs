@@ -5,6 +5,8 @@
 //! order of commands, the limits, and that nothing of a transaction outlives its end of data, however
 //! that ended.
 
+mod limits;
+
 use std::net::SocketAddr;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,42 +15,10 @@ use crate::mail::{Address, Client, EnhancedCode, Mail, Reply};
 use crate::smtp::command::{self, Command, SyntaxError};
 use crate::smtp::data::{Decoder, Refusal};
 
+pub use limits::Limits;
+
 /// The first byte of a TLS record that opens a handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
-
-/// What one session may use. Each limit has a reply of its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Longest command line in bytes, with CR LF (RFC 5321, section 4.5.3.1.4).
-    pub command_bytes: usize,
-    /// Longest MAIL or RCPT line in bytes, with CR LF: extensions lengthen them. A longer line of any kind
-    /// closes the session.
-    pub path_command_bytes: usize,
-    /// Accepted recipients of one message.
-    pub recipients: usize,
-    /// Commands that were malformed, unknown or out of order, in the whole session.
-    pub errors: usize,
-    /// Commands between two messages.
-    pub commands: usize,
-    /// Bytes of one message.
-    pub message_bytes: usize,
-    /// Messages of one session.
-    pub messages: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            command_bytes: 512,
-            path_command_bytes: 2048,
-            recipients: 500,
-            errors: 20,
-            commands: 3000,
-            message_bytes: 50 * 1024 * 1024,
-            messages: 1000,
-        }
-    }
-}
 
 /// What the owner of the connection does next.
 #[derive(Debug)]
@@ -145,12 +115,11 @@ impl Session {
         matches!(self.state, State::Data(_))
     }
 
-    /// Returns the memory in bytes that the message being read holds, and what it will hold after
-    /// `incoming` more bytes.
-    pub fn body_capacity(&self, incoming: usize) -> (usize, usize) {
+    /// Returns the memory in bytes that the message being read will hold after `incoming` more bytes.
+    pub fn body_capacity(&self, incoming: usize) -> usize {
         match &self.state {
-            State::Data(decoder) => (decoder.capacity_bytes(), decoder.capacity_for(incoming)),
-            _ => (0, 0),
+            State::Data(decoder) => decoder.capacity_for(incoming),
+            _ => 0,
         }
     }
 
