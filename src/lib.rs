@@ -9,6 +9,7 @@ pub mod verdict;
 
 // content
 pub mod message;
+pub mod rules;
 
 // seams
 pub mod store;
