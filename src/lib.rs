@@ -6,6 +6,7 @@ pub mod mail;
 pub mod verdict;
 pub mod smtp;
 pub mod message;
+pub mod learn;
 pub mod rules;
 pub mod store;
 pub mod quarantine;
