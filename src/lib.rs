@@ -14,4 +14,5 @@ pub mod message;
 pub mod store;
 
 // state
+pub mod accounts;
 pub mod quarantine;
