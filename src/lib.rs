@@ -16,3 +16,7 @@ pub mod store;
 // state
 pub mod accounts;
 pub mod quarantine;
+
+// surfaces
+pub mod digest;
+pub mod web;
