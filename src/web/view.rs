@@ -238,41 +238,20 @@ fn why(entry: &Entry) -> String {
     if explanation.is_empty() {
         return format!("Kept because of {}", finding.symbol);
     }
-    format!("Kept because {}", uncapitalised(explanation))
+    reason(explanation)
 }
 
-/// Returns a sentence as it stands inside another one; names and abbreviations keep their capitals.
-fn uncapitalised(sentence: &str) -> String {
-    let first_word = sentence.split(' ').next().unwrap_or_default();
-    let common = [
-        "A",
-        "An",
-        "The",
-        "This",
-        "It",
-        "Its",
-        "Contains",
-        "Subject",
-        "Message",
-        "Sender",
-        "Link",
-        "Has",
-        "No",
-        "Uses",
-        "Words",
-        "Asks",
-        "Attachment",
-        "There",
-        "Text",
-        "Body",
-        "From",
-    ];
-    if !common.contains(&first_word) {
-        return sentence.to_owned();
+/// Returns why something was kept: "because" before what begins as a clause does, a colon before the rest.
+fn reason(explanation: &str) -> String {
+    const CLAUSES: [&str; 12] =
+        ["a", "an", "the", "this", "it", "its", "no", "there", "answers", "nothing", "somebody", "another"];
+    let (first, rest) = explanation.split_once(' ').unwrap_or((explanation, ""));
+    let lower = first.to_lowercase();
+    if CLAUSES.contains(&lower.as_str()) {
+        format!("Kept because {lower} {rest}")
+    } else {
+        format!("Kept: {explanation}")
     }
-    let mut chars = sentence.chars();
-    let first = chars.next().map(|c| c.to_lowercase().to_string()).unwrap_or_default();
-    format!("{first}{}", chars.as_str())
 }
 
 fn state_label(state: State) -> &'static str {
@@ -391,14 +370,15 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_reads_on_from_because() {
-        for (sentence, expected) in [
-            ("The link says a but goes to b", "the link says a but goes to b"),
-            ("PayPal is named", "PayPal is named"),
-            ("the words", "the words"),
-            ("", ""),
+    fn a_reason_reads_as_a_sentence() {
+        for (explanation, expected) in [
+            ("The link says a but goes to b", "Kept because the link says a but goes to b"),
+            ("the link says a but goes to b", "Kept because the link says a but goes to b"),
+            ("PayPal is named", "Kept: PayPal is named"),
+            ("words seen in spam: \"x\"", "Kept: words seen in spam: \"x\""),
+            ("", "Kept: "),
         ] {
-            assert_eq!(uncapitalised(sentence), expected);
+            assert_eq!(reason(explanation), expected);
         }
     }
 }
