@@ -9,6 +9,7 @@ pub mod verdict;
 
 // content
 pub mod message;
+pub mod learn;
 
 // seams
 pub mod store;

@@ -3,6 +3,69 @@
 //! [`parse`] never fails: what it cannot read becomes a [`Problem`], and the raw bytes are always there.
 //! It is pure and bounded (see [`Limits`]); the one place that decodes and inflates.
 
+mod attachment;
+mod decode;
+mod edits;
+mod field;
+mod html;
+mod link;
+mod mime;
+mod problem;
+
+pub use edits::{HeaderEdits, InvalidField};
+pub use link::host;
+pub use problem::Problem;
+
+/// How much of a message is looked at. What is beyond is noted as a [`Problem`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Header fields of the message, and of each part.
+    pub header_fields: usize,
+    /// Bytes of the header of the message.
+    pub header_bytes: usize,
+    /// Bytes of one header field.
+    pub field_bytes: usize,
+    /// Mailboxes in one address field.
+    pub mailboxes: usize,
+    /// Leaves of the MIME tree.
+    pub parts: usize,
+    /// Levels of multiparts and of messages in messages.
+    pub depth: usize,
+    /// Bytes of an encoded message inside the message, after decoding.
+    pub message_bytes: usize,
+    /// Bytes of text, all parts together.
+    pub text_bytes: usize,
+    /// Bytes of one text part, before HTML becomes text.
+    pub html_bytes: usize,
+    /// Tokens of one HTML part.
+    pub html_tokens: usize,
+    /// Links, all parts together.
+    pub links: usize,
+    /// Bytes of one link.
+    pub link_bytes: usize,
+    /// Decoded bytes of attachments that are looked into, all together.
+    pub attachment_bytes: usize,
+}
+
+impl Limits {
+    /// The limits of [`parse`].
+    pub const DEFAULT: Limits = Limits {
+        header_fields: 2_000,
+        header_bytes: 1 << 20,
+        field_bytes: 16 << 10,
+        mailboxes: 1_000,
+        parts: 500,
+        depth: 16,
+        message_bytes: 32 << 20,
+        text_bytes: 1 << 20,
+        html_bytes: 1 << 20,
+        html_tokens: 200_000,
+        links: 2_000,
+        link_bytes: 4_096,
+        attachment_bytes: 8 << 20,
+    };
+}
+
 /// One header field of the top level.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
@@ -35,6 +98,8 @@ pub enum LinkSource {
     Image,
     /// The target of a form.
     Form,
+    /// A PDF or an HTML page that is attached.
+    Attachment,
 }
 
 /// A link: what the reader sees and where it goes.
@@ -59,6 +124,16 @@ pub struct Attachment {
     pub detected_type: Option<&'static str>,
     /// Size after decoding.
     pub size_bytes: usize,
+    /// Names of the files in an archive, as far as they are readable: at most 100.
+    pub entries: Vec<String>,
+    /// Whether an archive or a document needs a password.
+    pub is_encrypted: bool,
+    /// Whether an Office document holds macros.
+    pub has_macros: bool,
+    /// Whether a PDF or an HTML page runs a script or starts a program.
+    pub has_script: bool,
+    /// Whether an HTML page has a form.
+    pub has_form: bool,
 }
 
 /// A leaf of the MIME tree.
@@ -72,11 +147,41 @@ pub struct Part {
     pub size_bytes: usize,
 }
 
-/// Something malformed, ambiguous or over a limit. The name is the symbol suffix of the finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Problem {
-    /// The parser could read nothing; only the raw bytes were looked at.
-    Unreadable,
+/// What the HTML parts hold besides text and links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HtmlFacts {
+    /// HTML parts.
+    pub pages: usize,
+    /// Forms.
+    pub forms: usize,
+    /// Visible input fields.
+    pub inputs: usize,
+    /// Input fields for a password.
+    pub password_inputs: usize,
+    /// Script elements.
+    pub scripts: usize,
+    /// Frames and embedded objects.
+    pub frames: usize,
+    /// Automatic redirections.
+    pub refreshes: usize,
+    /// Pictures.
+    pub images: usize,
+    /// Bytes of text that is styled out of sight.
+    pub hidden_bytes: usize,
+}
+
+impl HtmlFacts {
+    fn add(&mut self, page: &HtmlFacts) {
+        self.pages += 1;
+        self.forms += page.forms;
+        self.inputs += page.inputs;
+        self.password_inputs += page.password_inputs;
+        self.scripts += page.scripts;
+        self.frames += page.frames;
+        self.refreshes += page.refreshes;
+        self.images += page.images;
+        self.hidden_bytes += page.hidden_bytes;
+    }
 }
 
 /// A message, parsed once and shared by all analysers.
@@ -94,17 +199,125 @@ pub struct Message {
     pub to: Vec<Mailbox>,
     /// The visible text of all text parts, HTML rendered to text, paragraphs separated by blank lines.
     pub text: String,
+    /// The text of HTML elements that are styled out of sight: preview lines, and what is to deceive filters.
+    /// Mail programs disagree about some of it, so that rules read it too.
+    pub hidden_text: String,
     /// All links, in order of appearance.
     pub links: Vec<Link>,
     /// The leaves of the MIME tree.
     pub parts: Vec<Part>,
     /// What is not shown as text.
     pub attachments: Vec<Attachment>,
-    /// What is wrong with it.
+    /// What the HTML parts hold.
+    pub html: HtmlFacts,
+    /// Where the body begins in the raw bytes.
+    pub body_offset: usize,
+    /// Size of the raw bytes.
+    pub size_bytes: usize,
+    /// What is wrong with it, each problem once.
     pub problems: Vec<Problem>,
 }
 
-/// Parses a message. Never fails and never panics.
-pub fn parse(_raw: &[u8]) -> Message {
-    unimplemented!()
+impl Message {
+    /// Returns the header fields of a name, in order; the case of ASCII letters does not matter.
+    pub fn headers_named(&self, name: &str) -> impl Iterator<Item = &Header> {
+        self.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Returns the first header field of a name.
+    pub fn header(&self, name: &str) -> Option<&Header> {
+        self.headers_named(name).next()
+    }
 }
+
+/// Fields that may occur once (RFC 5322, section 3.6; RFC 2045).
+const SINGLE_FIELDS: [&str; 13] = [
+    "From",
+    "Sender",
+    "Reply-To",
+    "To",
+    "Cc",
+    "Bcc",
+    "Subject",
+    "Date",
+    "Message-ID",
+    "In-Reply-To",
+    "References",
+    "MIME-Version",
+    "Content-Type",
+];
+
+/// Parses a message. Never fails and never panics.
+pub fn parse(raw: &[u8]) -> Message {
+    parse_within(raw, &Limits::DEFAULT)
+}
+
+/// Parses a message within other limits than the usual ones.
+pub fn parse_within(raw: &[u8], limits: &Limits) -> Message {
+    let mut walk = mime::Walk::new(limits);
+    walk.top(raw);
+    for problem in line_problems(raw) {
+        walk.note(problem);
+    }
+    let message = &mut walk.message;
+    message.size_bytes = raw.len();
+    let mailboxes = |message: &Message, name: &str| -> Vec<Mailbox> {
+        let fields = message.headers_named(name).take(limits.header_fields.min(10));
+        fields.flat_map(|header| field::mailboxes(&header.raw, limits.mailboxes)).collect()
+    };
+    message.subject = message.header("Subject").map(|header| header.value.clone()).unwrap_or_default();
+    message.from = mailboxes(message, "From");
+    message.reply_to = mailboxes(message, "Reply-To");
+    message.to = mailboxes(message, "To");
+    message.to.extend(mailboxes(message, "Cc"));
+    for (name, problem) in [
+        ("From", Problem::MissingFrom),
+        ("Date", Problem::MissingDate),
+        ("Message-ID", Problem::MissingMessageId),
+    ] {
+        if walk.message.header(name).is_none() {
+            walk.note(problem);
+        }
+    }
+    if SINGLE_FIELDS.iter().any(|name| walk.message.headers_named(name).nth(1).is_some()) {
+        walk.note(Problem::DuplicateField);
+    }
+    let message = &walk.message;
+    let body = raw.get(message.body_offset..).unwrap_or_default();
+    let shows_nothing = message.text.is_empty() && message.hidden_text.is_empty() && message.links.is_empty();
+    if shows_nothing && message.attachments.is_empty() && !body.trim_ascii().is_empty()
+        || message.headers.is_empty()
+    {
+        walk.note(Problem::Unreadable);
+        let start = raw.get(..raw.len().min(limits.text_bytes)).unwrap_or_default();
+        walk.message.text = String::from_utf8_lossy(start).replace(['\r', '\0'], "");
+    }
+    walk.message
+}
+
+/// Finds what is wrong with the lines, wherever they stand.
+fn line_problems(raw: &[u8]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if memchr::memchr(0, raw).is_some() {
+        problems.push(Problem::NulByte);
+    }
+    let ends_line = |at: usize| raw.get(at + 1) == Some(&b'\n');
+    if memchr::memchr_iter(b'\r', raw).any(|at| !ends_line(at)) {
+        problems.push(Problem::BareCarriageReturn);
+    }
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', raw).chain([raw.len()]) {
+        if end - start > 999 {
+            problems.push(Problem::LongLine);
+            break;
+        }
+        start = end + 1;
+        if start > raw.len() {
+            break;
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! Features: what a lesson keeps of a message.
+//!
+//! Slots only, no text. They are stored by named view, so that a model that comes later adds its own view
+//! beside the words of the Bayes filter, and a program that does not know a view passes over it.
+
+use thiserror::Error;
+
+/// Bits of a slot.
+pub(super) const SLOT_BITS: u32 = 24;
+
+/// Most slots that a view may hold.
+pub const MAX_SLOTS: usize = 8_192;
+
+/// Most bytes of encoded features.
+pub const MAX_ENCODED_BYTES: usize = 64 * 1024;
+
+const VERSION: u8 = 1;
+const MAX_VIEWS: usize = 16;
+const WORDS: &[u8] = b"words";
+
+/// The slots of one message: sorted, without duplicates.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Features {
+    words: Vec<u32>,
+}
+
+/// Why stored features cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum InvalidFeatures {
+    /// They were written by a later version.
+    #[error("the features have an unknown version")]
+    Version,
+    /// They end too early, do not ascend, or are larger than a limit.
+    #[error("the features are malformed")]
+    Malformed,
+}
+
+impl Features {
+    /// Takes the slots of the word view in any order; those over [`MAX_SLOTS`] are left out.
+    pub fn new(mut words: Vec<u32>) -> Self {
+        words.retain(|slot| slot >> SLOT_BITS == 0);
+        words.sort_unstable();
+        words.dedup();
+        words.truncate(MAX_SLOTS);
+        Features { words }
+    }
+
+    /// Returns the slots of the word view, ascending, each below 2^24.
+    pub fn words(&self) -> &[u32] {
+        &self.words
+    }
+
+    /// Writes the features: a version byte, the number of views, then for each view its name and its slots,
+    /// both led by their length in bytes. Slots are differences in LEB128.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut slots = Vec::with_capacity(self.words.len() * 2);
+        let mut previous = 0;
+        for slot in &self.words {
+            write_varint(&mut slots, slot.wrapping_sub(previous));
+            previous = *slot;
+        }
+        let mut bytes = Vec::with_capacity(slots.len() + 16);
+        bytes.push(VERSION);
+        write_varint(&mut bytes, 1);
+        for field in [WORDS, &slots] {
+            write_varint(&mut bytes, u32::try_from(field.len()).unwrap_or(u32::MAX));
+            bytes.extend_from_slice(field);
+        }
+        bytes
+    }
+
+    /// Reads what [`Features::encode`] wrote. Views of unknown name are passed over.
+    ///
+    /// # Errors
+    /// [`InvalidFeatures`]; nothing is allocated beyond the limits, whatever the bytes say.
+    pub fn decode(bytes: &[u8]) -> Result<Self, InvalidFeatures> {
+        if bytes.len() > MAX_ENCODED_BYTES {
+            return Err(InvalidFeatures::Malformed);
+        }
+        let (version, mut rest) = bytes.split_first().ok_or(InvalidFeatures::Malformed)?;
+        if *version != VERSION {
+            return Err(InvalidFeatures::Version);
+        }
+        let views = read_varint(&mut rest)?;
+        if views as usize > MAX_VIEWS {
+            return Err(InvalidFeatures::Malformed);
+        }
+        let mut features = Features::default();
+        for _ in 0..views {
+            let name = read_field(&mut rest)?;
+            let slots = read_field(&mut rest)?;
+            if name == WORDS {
+                features.words = read_slots(slots)?;
+            }
+        }
+        if rest.is_empty() { Ok(features) } else { Err(InvalidFeatures::Malformed) }
+    }
+}
+
+fn read_slots(mut bytes: &[u8]) -> Result<Vec<u32>, InvalidFeatures> {
+    let mut slots: Vec<u32> = Vec::with_capacity(bytes.len().min(MAX_SLOTS));
+    while !bytes.is_empty() {
+        let difference = read_varint(&mut bytes)?;
+        let slot = match slots.last() {
+            Some(_) if difference == 0 => return Err(InvalidFeatures::Malformed),
+            Some(previous) => previous.checked_add(difference).ok_or(InvalidFeatures::Malformed)?,
+            None => difference,
+        };
+        if slot >> SLOT_BITS != 0 || slots.len() == MAX_SLOTS {
+            return Err(InvalidFeatures::Malformed);
+        }
+        slots.push(slot);
+    }
+    Ok(slots)
+}
+
+fn read_field<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], InvalidFeatures> {
+    let length = read_varint(bytes)? as usize;
+    let (field, rest) = bytes.split_at_checked(length).ok_or(InvalidFeatures::Malformed)?;
+    *bytes = rest;
+    Ok(field)
+}
+
+/// Writes a number in LEB128.
+pub(super) fn write_varint(bytes: &mut Vec<u8>, mut value: u32) {
+    loop {
+        let [low, ..] = value.to_le_bytes();
+        value >>= 7;
+        if value == 0 {
+            bytes.push(low & 0x7f);
+            return;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+/// Reads a number in LEB128 of at most 32 bits.
+pub(super) fn read_varint(bytes: &mut &[u8]) -> Result<u32, InvalidFeatures> {
+    let mut value = 0u64;
+    for shift in (0..35).step_by(7) {
+        let (byte, rest) = bytes.split_first().ok_or(InvalidFeatures::Malformed)?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return u32::try_from(value).map_err(|_| InvalidFeatures::Malformed);
+        }
+    }
+    Err(InvalidFeatures::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(bytes: &[u8], expected: Result<&[u32], InvalidFeatures>) {
+        assert_eq!(
+            Features::decode(bytes),
+            expected.map(|words| Features { words: words.to_vec() }),
+            "{bytes:?}"
+        );
+    }
+
+    #[test]
+    fn stored_features_are_read_by_view() {
+        check(b"\x01\x00", Ok(&[]));
+        check(b"\x01\x01\x05words\x03\x05\x01\x7f", Ok(&[5, 6, 133]));
+        check(b"\x01\x02\x06header\x02\x00\x00\x05words\x01\x00", Ok(&[0]));
+    }
+
+    #[test]
+    fn malformed_features_are_refused() {
+        check(b"", Err(InvalidFeatures::Malformed));
+        check(b"\x02\x00", Err(InvalidFeatures::Version));
+        check(b"\x01\x11", Err(InvalidFeatures::Malformed));
+        check(b"\x01\x01\x05words\x02\x05\x00", Err(InvalidFeatures::Malformed));
+        check(b"\x01\x01\x05words\x05\xff\xff\xff\xff\x0f", Err(InvalidFeatures::Malformed));
+        check(b"\x01\x01\x05words\x05\xff\xff\xff\xff\xff", Err(InvalidFeatures::Malformed));
+        check(b"\x01\x01\x05words\xff\xff\xff\xff\x0f\x01", Err(InvalidFeatures::Malformed));
+        check(b"\x01\x01\x05words\x01\x05\x00", Err(InvalidFeatures::Malformed));
+        check(&vec![1; MAX_ENCODED_BYTES + 1], Err(InvalidFeatures::Malformed));
+    }
+
+    #[test]
+    fn the_fullest_message_stays_inside_the_limit() {
+        let step = (1 << SLOT_BITS) / u32::try_from(MAX_SLOTS).unwrap();
+        let features = Features::new((0..).step_by(step as usize).take(2 * MAX_SLOTS).collect());
+        assert_eq!(features.words().len(), MAX_SLOTS);
+        assert!(features.encode().len() <= MAX_ENCODED_BYTES);
+    }
+
+    proptest! {
+        #[test]
+        fn features_survive_a_round_trip(slots in prop::collection::vec(0u32..1 << SLOT_BITS, 0..300)) {
+            let features = Features::new(slots);
+            prop_assert_eq!(Features::decode(&features.encode()), Ok(features));
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(features) = Features::decode(&bytes) {
+                prop_assert!(features.words().is_sorted_by(|a, b| a < b));
+            }
+        }
+
+        #[test]
+        fn damage_never_panics(slots in prop::collection::vec(0u32..1 << SLOT_BITS, 1..50), at in any::<prop::sample::Index>(), byte: u8) {
+            let mut bytes = Features::new(slots).encode();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(features) = Features::decode(&bytes) {
+                prop_assert!(features.words().is_sorted_by(|a, b| a < b));
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What an attachment is, by its name, its declared type and its first bytes.
+//!
+//! Nothing is unpacked: of an archive only the list of names is read, as far as it stands in the clear.
+
+use memchr::memmem;
+
+use super::{Attachment, Limits, html};
+
+/// Most names that are read from an archive.
+const ENTRIES: usize = 100;
+/// Most links that are read from a document.
+const DOCUMENT_LINKS: usize = 20;
+
+/// Describes an attachment by its decoded bytes, which may be only the first of `size_bytes`. Also returns
+/// the links in it.
+pub(super) fn read(
+    name: Option<String>,
+    declared_type: &str,
+    bytes: &[u8],
+    size_bytes: usize,
+    limits: &Limits,
+) -> (Attachment, Vec<String>) {
+    let detected_type = detect(bytes);
+    let mut attachment = Attachment {
+        name,
+        declared_type: declared_type.to_owned(),
+        detected_type,
+        size_bytes,
+        entries: Vec::new(),
+        is_encrypted: false,
+        has_macros: false,
+        has_script: false,
+        has_form: false,
+    };
+    let mut links = Vec::new();
+    if bytes.starts_with(b"PK\x03\x04") {
+        zip_entries(bytes, &mut attachment);
+        attachment.has_macros =
+            attachment.entries.iter().any(|entry| entry.to_ascii_lowercase().ends_with("vbaproject.bin"));
+    } else if bytes.starts_with(OLE) {
+        // Names in a compound file are UTF-16: `_VBA_PROJECT` and the streams of Excel 4 macros.
+        attachment.has_macros = memmem::find(bytes, b"_\0V\0B\0A\0_\0P\0R\0O\0J\0E\0C\0T\0").is_some();
+        attachment.is_encrypted =
+            memmem::find(bytes, b"E\0n\0c\0r\0y\0p\0t\0e\0d\0P\0a\0c\0k\0a\0g\0e\0").is_some();
+    } else if bytes.starts_with(b"%PDF") {
+        attachment.has_script =
+            [&b"/JavaScript"[..], b"/Launch"].iter().any(|word| memmem::find(bytes, word).is_some());
+        attachment.is_encrypted = memmem::find(bytes, b"/Encrypt").is_some();
+        links.extend(pdf_links(bytes));
+    } else if detected_type == Some("text/html")
+        || detected_type == Some("image/svg+xml")
+        || declared_type == "text/html"
+    {
+        let page = html::read(&String::from_utf8_lossy(bytes), limits);
+        attachment.has_script = page.facts.scripts > 0;
+        attachment.has_form = page.facts.forms > 0 || page.facts.password_inputs > 0;
+        links.extend(
+            page.links
+                .into_iter()
+                .filter(|link| link.is_clickable())
+                .map(|link| link.target)
+                .take(DOCUMENT_LINKS),
+        );
+    }
+    (attachment, links)
+}
+
+/// How an OLE compound file begins: the old Office formats, MSI.
+const OLE: &[u8] = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1";
+
+/// Returns the media type that the bytes show.
+fn detect(bytes: &[u8]) -> Option<&'static str> {
+    let start = bytes.get(..bytes.len().min(1_024)).unwrap_or_default().trim_ascii_start();
+    let begins = |word: &[u8]| start.get(..word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word));
+    if bytes.starts_with(OLE) {
+        return Some("application/x-ole-storage");
+    }
+    if bytes.starts_with(b"L\0\0\0\x01\x14\x02\0") {
+        return Some("application/x-ms-shortcut");
+    }
+    if bytes.get(32_769..32_774) == Some(b"CD001") {
+        return Some("application/x-iso9660-image");
+    }
+    if begins(b"<svg") || begins(b"<?xml") && memmem::find(start, b"<svg").is_some() {
+        return Some("image/svg+xml");
+    }
+    if [&b"<!doctype html"[..], b"<html", b"<head", b"<body", b"<script", b"<meta http-equiv", b"<form"]
+        .iter()
+        .any(|word| begins(word))
+    {
+        return Some("text/html");
+    }
+    infer::get(bytes).map(|kind| kind.mime_type())
+}
+
+/// Reads the names of a ZIP archive from its local headers (APPNOTE, section 4.3.7).
+fn zip_entries(bytes: &[u8], attachment: &mut Attachment) {
+    for at in memmem::find_iter(bytes, b"PK\x03\x04").take(ENTRIES) {
+        let short = |offset: usize| {
+            let pair = bytes.get(at + offset..at + offset + 2)?;
+            Some(u16::from_le_bytes([*pair.first()?, *pair.get(1)?]))
+        };
+        let (Some(flags), Some(name_len)) = (short(6), short(26)) else { break };
+        attachment.is_encrypted |= flags & 1 == 1;
+        let name = bytes.get(at + 30..at + 30 + usize::from(name_len).min(1_024)).unwrap_or_default();
+        if !name.is_empty() {
+            attachment.entries.push(super::field::clean(&String::from_utf8_lossy(name)));
+        }
+    }
+}
+
+/// Reads the link targets of a PDF that stand outside of compressed streams.
+fn pdf_links(bytes: &[u8]) -> impl Iterator<Item = String> {
+    memmem::find_iter(bytes, b"/URI")
+        .take(10 * DOCUMENT_LINKS)
+        .filter_map(|at| {
+            let rest =
+                bytes.get(at + 4..bytes.len().min(at + 2_048))?.trim_ascii_start().strip_prefix(b"(")?;
+            let end = memchr::memchr(b')', rest)?;
+            Some(super::field::clean(&String::from_utf8_lossy(rest.get(..end)?)))
+        })
+        .take(DOCUMENT_LINKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_bytes(bytes: &[u8]) -> (Attachment, Vec<String>) {
+        read(None, "application/octet-stream", bytes, bytes.len(), &Limits::DEFAULT)
+    }
+
+    #[test]
+    fn types_are_told_by_content() {
+        for (bytes, expected) in [
+            (&b"MZ\x90\0\x03\0\0\0"[..], Some("application/vnd.microsoft.portable-executable")),
+            (b"%PDF-1.7", Some("application/pdf")),
+            (b"PK\x03\x04....", Some("application/zip")),
+            (b" \n<!DOCTYPE html><html>", Some("text/html")),
+            (b"<svg onload=x>", Some("image/svg+xml")),
+            (b"\x89PNG\r\n\x1a\n", Some("image/png")),
+            (OLE, Some("application/x-ole-storage")),
+            (b"hello", None),
+            (b"", None),
+        ] {
+            assert_eq!(read_bytes(bytes).0.detected_type, expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn archives_tell_their_names() {
+        let mut zip = b"PK\x03\x04\x14\0\x01\0\0\0".to_vec();
+        zip.extend([0; 16]);
+        zip.extend([11, 0, 0, 0]);
+        zip.extend(b"invoice.exe");
+        let (attachment, _) = read_bytes(&zip);
+        assert_eq!((attachment.entries, attachment.is_encrypted), (vec!["invoice.exe".to_owned()], true));
+    }
+
+    #[test]
+    fn documents_tell_their_links_and_scripts() {
+        let (attachment, links) = read_bytes(b"%PDF-1.4 <</S/URI/URI (https://a.example/x)>> /JavaScript");
+        assert!(attachment.has_script);
+        assert_eq!(links, ["https://a.example/x"]);
+        let (attachment, links) = read_bytes(b"<html><form action=https://b.example><script>");
+        assert!(attachment.has_script && attachment.has_form);
+        assert_eq!(links, ["https://b.example"]);
+    }
+}
