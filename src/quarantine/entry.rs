@@ -176,9 +176,16 @@ mod exposed {
 }
 
 impl Entry {
-    /// Returns the finding that speaks loudest for keeping it.
+    /// Returns the finding that tells a person best why the message was kept: the strongest, but a rule
+    /// before the learned words, which it often sums up, unless it weighs less than a third of them.
     pub fn main_finding(&self) -> Option<&Finding> {
-        self.private.findings.first().filter(|finding| finding.score.points() > 0.0)
+        let speaks_against = |finding: &&Finding| finding.score.points() > 0.0;
+        let strongest = self.private.findings.first().filter(speaks_against)?;
+        let enough = strongest.score.points() / 3.0;
+        let rule = self.private.findings.iter().find(|finding| {
+            finding.score.points() >= enough && !finding.symbol.as_str().starts_with("BAYES")
+        });
+        rule.or(Some(strongest))
     }
 }
 

@@ -24,7 +24,7 @@ pub use entry::{Delivery, Entry, EntryId, Private, State};
 pub use outbox::{Failure, Job, LEASE, backoff};
 pub use put::{Arrival, Kept, Provisional, Summary};
 pub use retention::{Recovered, Verification};
-pub use review::{Action, Lesson, Outcome};
+pub use review::{Action, Lesson, Outcome, Review, possible};
 pub use search::{Cursor, PAGE_LIMIT, Page, Query, Scope, UNSEAL_LIMIT};
 
 use crate::mail::Address;
@@ -84,7 +84,7 @@ pub enum Error {
     /// The provisional entries are gone: they were withdrawn, or waited for longer than they may.
     #[error("the provisional entries are gone")]
     ProvisionalGone,
-    /// The lesson of a decision was not written.
+    /// The lesson of a decision was not made or not written.
     #[error("writing the lesson of a decision")]
     Lesson(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -3,6 +3,7 @@
 //! [`step`] is the whole table of what is possible in which state. Everything that follows from one
 //! decision is written in one transaction: the new state, the delivery in the outbox, the lesson.
 
+use futures_util::future::BoxFuture;
 use sqlx::{Row, SqliteConnection};
 use time::OffsetDateTime;
 
@@ -107,6 +108,38 @@ fn step(state: State, action: Action) -> Step {
         (Action::Undo, State::Releasing) => Step::Recall,
         (Action::Undo, State::Released) => Step::TakeLessonBack,
         (Action::Undo, State::Failed | State::Confirmed | State::Dropped) => Step::Restore,
+    }
+}
+
+/// Returns what a person can do about an entry in this state.
+pub fn possible(state: State) -> impl Iterator<Item = Action> {
+    Action::ALL
+        .into_iter()
+        .filter(move |action| !matches!(step(state, *action), Step::Nothing | Step::Refuse))
+}
+
+/// Carries out a person's decision, with the lesson that follows from it.
+pub trait Review: Send + Sync {
+    /// Does `action` to the entry `id` in `scope`, as [`Quarantine::act`] does.
+    fn act<'a>(
+        &'a self,
+        scope: &'a Scope,
+        id: &'a EntryId,
+        action: Action,
+        now: OffsetDateTime,
+    ) -> BoxFuture<'a, Result<Outcome, Error>>;
+}
+
+/// The quarantine by itself teaches nothing.
+impl Review for Quarantine {
+    fn act<'a>(
+        &'a self,
+        scope: &'a Scope,
+        id: &'a EntryId,
+        action: Action,
+        now: OffsetDateTime,
+    ) -> BoxFuture<'a, Result<Outcome, Error>> {
+        Box::pin(Quarantine::act(self, scope, id, action, None, now))
     }
 }
 

@@ -61,8 +61,8 @@ pub struct Query {
     /// A text to search for: an address, a domain, a symbol, the first six characters or more of an id;
     /// or words that stand in subject, sender or recipient.
     pub text: String,
-    /// Only entries in this state.
-    pub state: Option<State>,
+    /// Only entries in one of these states; none means all.
+    pub states: Vec<State>,
     /// Only entries that travelled this way.
     pub direction: Option<Direction>,
     /// Only entries after this place.
@@ -123,6 +123,17 @@ impl Quarantine {
         row.map(|row| read(&row, &self.sealer)).transpose()
     }
 
+    /// Whether anything is kept for a recipient.
+    ///
+    /// # Errors
+    /// A store's failure.
+    pub async fn has_mail_for(&self, address: &Address) -> Result<bool, Error> {
+        let mut sql = QueryBuilder::new("SELECT EXISTS (SELECT 1 FROM quarantine_entries e WHERE 1 = 1");
+        self.restrict(&mut sql, &Scope::Recipient(address.clone()));
+        sql.push(")");
+        Ok(sql.build_query_scalar().fetch_one(self.records.pool()).await?)
+    }
+
     /// Returns the message of an entry as it was accepted; `None` when there is no such entry in this
     /// scope, or its body is gone.
     ///
@@ -155,8 +166,12 @@ impl Quarantine {
         let mut sql = QueryBuilder::new("SELECT ");
         sql.push(columns).push(" WHERE 1 = 1");
         self.restrict(&mut sql, scope);
-        if let Some(state) = query.state {
-            sql.push(" AND e.state = ").push_bind(state.as_str());
+        if !query.states.is_empty() {
+            let mut list = sql.push(" AND e.state IN (").separated(", ");
+            for state in &query.states {
+                list.push_bind(state.as_str());
+            }
+            sql.push(")");
         }
         if let Some(direction) = query.direction {
             sql.push(" AND e.direction = ").push_bind(direction.as_str());

@@ -48,11 +48,19 @@ async fn filters_by_state_and_direction_hold_together() {
     outbound.envelope.direction = Direction::Outbound;
     outbound.put(&house.quarantine).await;
     house.quarantine.act(&Scope::All, &id, Action::Confirm, None, NOW).await.unwrap();
-    let by = |state, direction| Query { state, direction, ..Query::default() };
+    let by = |state: Option<State>, direction| Query {
+        states: state.into_iter().collect(),
+        direction,
+        ..Query::default()
+    };
     assert_eq!(numbers(&house, by(Some(State::Confirmed), None)).await, ["1"]);
     assert_eq!(numbers(&house, by(Some(State::Kept), None)).await, ["2"]);
     assert_eq!(numbers(&house, by(None, Some(Direction::Outbound))).await, ["2"]);
     assert!(numbers(&house, by(Some(State::Confirmed), Some(Direction::Outbound))).await.is_empty());
+    let both = Query { states: vec![State::Kept, State::Confirmed], ..Query::default() };
+    assert_eq!(numbers(&house, both).await, ["2", "1"]);
+    assert!(house.quarantine.has_mail_for(&address("Alice@example.org")).await.unwrap());
+    assert!(!house.quarantine.has_mail_for(&address("bob@example.org")).await.unwrap());
 }
 
 async fn pages(house: &House, text: &str) -> Vec<String> {
