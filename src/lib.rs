@@ -13,3 +13,6 @@ pub mod learn;
 
 // seams
 pub mod store;
+
+// orchestration
+pub mod scan;
