@@ -13,5 +13,6 @@ pub mod accounts;
 pub mod quarantine;
 pub mod ingress;
 pub mod relay;
+pub mod scan;
 pub mod digest;
 pub mod web;
