@@ -1,0 +1,303 @@
+//! The log of lessons: append-only, in the records store.
+//!
+//! Each line says what somebody taught, or takes such a line back. A message counts once, with the label of
+//! the last line about it that was not taken back; so each line, when it is written, knows what it does to a
+//! model ([`Step`]), and a model at a sequence number is a pure function of the log. Lines hold slots
+//! and keyed hashes, no text.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, Row, SqliteConnection, SqlitePool};
+use thiserror::Error;
+use time::OffsetDateTime;
+
+use super::Records;
+use crate::learn::{Features, InvalidFeatures, Label, Lesson, MessageKey, Step};
+use crate::privacy::Pseudonym;
+
+/// Who taught a lesson.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Teacher {
+    /// Somebody at the command line.
+    Cli,
+    /// The gateway itself.
+    Automatic,
+    /// A person, by pseudonym.
+    Person(Pseudonym),
+}
+
+impl Teacher {
+    fn as_str(&self) -> &str {
+        match self {
+            Teacher::Cli => "cli",
+            Teacher::Automatic => "automatic",
+            Teacher::Person(pseudonym) => pseudonym.as_str(),
+        }
+    }
+}
+
+/// A lesson to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewLesson {
+    /// Of which message.
+    pub message: MessageKey,
+    /// What is taught.
+    pub lesson: Lesson,
+    /// Who teaches it.
+    pub teacher: Teacher,
+    /// When.
+    pub learned_at: OffsetDateTime,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Appended {
+    /// Messages that were not known.
+    pub learned: u64,
+    /// Messages that were known under the other label.
+    pub relabelled: u64,
+    /// Messages that were known under this label; nothing was written.
+    pub already_known: u64,
+}
+
+/// A line of the log, as the models need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Of which message.
+    pub message: MessageKey,
+    /// What the line does to a model.
+    pub step: Step,
+}
+
+/// Why the log does not answer.
+#[derive(Debug, Error)]
+pub enum LessonError {
+    /// The records store failed.
+    #[error("using the log of lessons")]
+    Store(#[from] sqlx::Error),
+    /// A line cannot be read.
+    #[error("reading the features of lesson {sequence}")]
+    Features {
+        /// The number of the line.
+        sequence: i64,
+        /// What is wrong with it.
+        #[source]
+        source: InvalidFeatures,
+    },
+    /// A line lacks what its kind must have.
+    #[error("lesson {0} is malformed")]
+    Malformed(i64),
+    /// There is no such lesson to take back.
+    #[error("there is no lesson {0}")]
+    Unknown(i64),
+}
+
+/// The log of lessons. Cloning shares the pool.
+#[derive(Debug, Clone)]
+pub struct LessonLog {
+    pool: SqlitePool,
+}
+
+/// The most lines that one call of [`LessonLog::after`] returns.
+pub const MAX_BATCH: u32 = 1_000;
+
+impl LessonLog {
+    /// Takes the log of a records store.
+    pub fn new(records: &Records) -> Self {
+        LessonLog { pool: records.pool().clone() }
+    }
+
+    /// Writes a lesson inside a transaction of the caller, and returns its number for [`LessonLog::retract`].
+    ///
+    /// It is written even when the same is in force already: each person's word can be taken back by itself.
+    ///
+    /// # Errors
+    /// [`LessonError::Store`].
+    pub async fn append(connection: &mut SqliteConnection, new: &NewLesson) -> Result<i64, LessonError> {
+        let ends = in_force(connection, new.message, None).await?.map(|(sequence, _)| sequence);
+        write(connection, new, ends).await
+    }
+
+    /// Takes a lesson back inside a transaction of the caller; the one before it, about the same message, is
+    /// in force again. Returns `false` when it was taken back before.
+    ///
+    /// # Errors
+    /// [`LessonError::Unknown`] when there is no such lesson; [`LessonError::Store`].
+    pub async fn retract(
+        connection: &mut SqliteConnection,
+        sequence: i64,
+        teacher: &Teacher,
+        now: OffsetDateTime,
+    ) -> Result<bool, LessonError> {
+        let message: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT message FROM lessons WHERE sequence = ? AND kind = 'learn'")
+                .bind(sequence)
+                .fetch_optional(&mut *connection)
+                .await?;
+        let message = message.ok_or(LessonError::Unknown(sequence))?;
+        let message = MessageKey(message.try_into().map_err(|_| LessonError::Malformed(sequence))?);
+        let before = in_force(connection, message, None).await?.map(|(line, _)| line);
+        let (ends, revives) = if before == Some(sequence) {
+            let next = in_force(connection, message, Some(sequence)).await?.map(|(line, _)| line);
+            (Some(sequence), next)
+        } else {
+            (None, None)
+        };
+        let written = sqlx::query(
+            "INSERT INTO lessons (kind, retracts, ends, revives, message, learned_at, teacher)
+             SELECT 'retract', ?1, ?2, ?3, ?4, ?5, ?6
+             WHERE NOT EXISTS (SELECT 1 FROM lessons WHERE retracts = ?1)",
+        )
+        .bind(sequence)
+        .bind(ends)
+        .bind(revives)
+        .bind(message.0.as_slice())
+        .bind(now.unix_timestamp())
+        .bind(teacher.as_str())
+        .execute(connection)
+        .await?;
+        Ok(written.rows_affected() == 1)
+    }
+
+    /// Writes a batch in one transaction, leaving out what is in force already.
+    ///
+    /// # Errors
+    /// [`LessonError::Store`]; then nothing of the batch was written.
+    pub async fn append_all(&self, batch: &[NewLesson]) -> Result<Appended, LessonError> {
+        let mut connection = self.pool.acquire().await?;
+        // The write lock comes first: what is in force must not change between the look and the write.
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let mut appended = Appended::default();
+        for new in batch {
+            match in_force(&mut transaction, new.message, None).await? {
+                Some((_, label)) if label == new.lesson.label => appended.already_known += 1,
+                known => {
+                    let ends = known.map(|(sequence, _)| sequence);
+                    write(&mut transaction, new, ends).await?;
+                    *if ends.is_some() { &mut appended.relabelled } else { &mut appended.learned } += 1;
+                }
+            }
+        }
+        transaction.commit().await?;
+        Ok(appended)
+    }
+
+    /// Returns the lines after a sequence number, in order, at most `limit` and at most [`MAX_BATCH`].
+    ///
+    /// # Errors
+    /// [`LessonError`]; a line that cannot be read is an error, for a model without it would be another.
+    pub async fn after(&self, sequence: i64, limit: u32) -> Result<Vec<LogEntry>, LessonError> {
+        let rows = sqlx::query(
+            "SELECT line.sequence, line.message, line.label, line.features,
+                    ended.sequence AS ended, ended.label AS ended_label, ended.features AS ended_features,
+                    revived.sequence AS revived, revived.label AS revived_label,
+                    revived.features AS revived_features
+             FROM lessons line
+             LEFT JOIN lessons ended ON ended.sequence = line.ends
+             LEFT JOIN lessons revived ON revived.sequence = line.revives
+             WHERE line.sequence > ? ORDER BY line.sequence LIMIT ?",
+        )
+        .bind(sequence)
+        .bind(limit.min(MAX_BATCH))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(entry).collect()
+    }
+
+    /// Returns the number of the last line; 0 when there is none.
+    ///
+    /// # Errors
+    /// [`LessonError::Store`].
+    pub async fn last_sequence(&self) -> Result<i64, LessonError> {
+        let query = "SELECT coalesce(max(sequence), 0) FROM lessons";
+        Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
+    }
+
+    /// Returns the number of lines.
+    ///
+    /// # Errors
+    /// [`LessonError::Store`].
+    pub async fn count(&self) -> Result<i64, LessonError> {
+        Ok(sqlx::query_scalar("SELECT count(*) FROM lessons").fetch_one(&self.pool).await?)
+    }
+
+    /// Returns the message of a line, by which a snapshot proves that it was folded from this log.
+    ///
+    /// # Errors
+    /// [`LessonError::Store`].
+    pub async fn message_at(&self, sequence: i64) -> Result<Option<Vec<u8>>, LessonError> {
+        let query = "SELECT message FROM lessons WHERE sequence = ?";
+        Ok(sqlx::query_scalar(query).bind(sequence).fetch_optional(&self.pool).await?)
+    }
+}
+
+/// Returns the last line about a message that was not taken back; `without` is passed over.
+async fn in_force(
+    connection: &mut SqliteConnection,
+    message: MessageKey,
+    without: Option<i64>,
+) -> Result<Option<(i64, Label)>, LessonError> {
+    let row = sqlx::query(
+        "SELECT sequence, label FROM lessons line
+         WHERE message = ? AND kind = 'learn' AND sequence IS NOT ?
+           AND NOT EXISTS (SELECT 1 FROM lessons taken WHERE taken.retracts = line.sequence)
+         ORDER BY sequence DESC LIMIT 1",
+    )
+    .bind(message.0.as_slice())
+    .bind(without)
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let sequence: i64 = row.try_get("sequence")?;
+    let label = Label::from_name(row.try_get("label")?).ok_or(LessonError::Malformed(sequence))?;
+    Ok(Some((sequence, label)))
+}
+
+async fn write(
+    connection: &mut SqliteConnection,
+    new: &NewLesson,
+    ends: Option<i64>,
+) -> Result<i64, LessonError> {
+    let written = sqlx::query(
+        "INSERT INTO lessons (kind, ends, label, message, features, learned_at, teacher)
+         VALUES ('learn', ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(ends)
+    .bind(new.lesson.label.as_str())
+    .bind(new.message.0.as_slice())
+    .bind(new.lesson.features.encode())
+    .bind(new.learned_at.unix_timestamp())
+    .bind(new.teacher.as_str())
+    .execute(connection)
+    .await?;
+    Ok(written.last_insert_rowid())
+}
+
+fn entry(row: &SqliteRow) -> Result<LogEntry, LessonError> {
+    let sequence: i64 = row.try_get("sequence")?;
+    let message: Vec<u8> = row.try_get("message")?;
+    let message = MessageKey(message.try_into().map_err(|_| LessonError::Malformed(sequence))?);
+    let own = lesson(row, sequence, "label", "features")?;
+    let unlearn = match row.try_get::<Option<i64>, _>("ended")? {
+        Some(ended) => lesson(row, ended, "ended_label", "ended_features")?,
+        None => None,
+    };
+    let learn = match row.try_get::<Option<i64>, _>("revived")? {
+        Some(revived) => lesson(row, revived, "revived_label", "revived_features")?,
+        None => own,
+    };
+    Ok(LogEntry { message, step: Step { sequence, unlearn, learn } })
+}
+
+fn lesson(
+    row: &SqliteRow,
+    sequence: i64,
+    label: &str,
+    features: &str,
+) -> Result<Option<Lesson>, LessonError> {
+    let label: Option<&str> = row.try_get(label)?;
+    let features: Option<&[u8]> = row.try_get(features)?;
+    let (Some(label), Some(features)) = (label, features) else { return Ok(None) };
+    let label = Label::from_name(label).ok_or(LessonError::Malformed(sequence))?;
+    let features = Features::decode(features).map_err(|source| LessonError::Features { sequence, source })?;
+    Ok(Some(Lesson { label, features }))
+}

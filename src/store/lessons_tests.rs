@@ -1,0 +1,196 @@
+//! The log of lessons against a real SQLite file: its lines, and the models that follow it.
+
+use proptest::prelude::*;
+use time::OffsetDateTime;
+
+use super::{LessonError, LessonLog, NewLesson, Records, Teacher};
+use crate::learn::{Features, Label, Lesson, MessageKey, Model};
+
+const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+fn new(message: u8, label: Label) -> NewLesson {
+    let slots = (0..20).map(|n| u32::from(message % 5) * 7_919 + n * 1_000).collect();
+    NewLesson {
+        message: MessageKey([message; 16]),
+        lesson: Lesson { label, features: Features::new(slots) },
+        teacher: Teacher::Cli,
+        learned_at: NOW,
+    }
+}
+
+async fn open() -> (tempfile::TempDir, Records, LessonLog) {
+    let folder = tempfile::tempdir().unwrap();
+    let records = Records::open(&folder.path().join("records.sqlite")).await.unwrap();
+    let log = LessonLog::new(&records);
+    (folder, records, log)
+}
+
+async fn append(records: &Records, new: &NewLesson) -> i64 {
+    LessonLog::append(&mut records.pool().acquire().await.unwrap(), new).await.unwrap()
+}
+
+async fn retract(records: &Records, sequence: i64) -> Result<bool, LessonError> {
+    let mut connection = records.pool().acquire().await.unwrap();
+    LessonLog::retract(&mut connection, sequence, &Teacher::Cli, NOW).await
+}
+
+async fn fold(log: &LessonLog, mut model: Model, batch: u32) -> Model {
+    loop {
+        let entries = log.after(model.sequence(), batch).await.unwrap();
+        if entries.is_empty() {
+            return model;
+        }
+        for entry in &entries {
+            model.follow(&entry.step);
+        }
+    }
+}
+
+/// Compares the model of the log with the lessons that should be in force.
+async fn check(log: &LessonLog, expected: &[(u8, Label)]) {
+    let mut wanted = Model::new();
+    for (message, label) in expected {
+        wanted.learn(&new(*message, *label).lesson);
+    }
+    let found = fold(log, Model::new(), 3).await;
+    assert_eq!(found.lessons(), wanted.lessons());
+    assert!(
+        found.snapshot()[16..found.snapshot().len() - 32]
+            == wanted.snapshot()[16..wanted.snapshot().len() - 32]
+    );
+}
+
+#[tokio::test]
+async fn a_batch_leaves_out_what_is_known_and_relabels_what_changed() {
+    let (_folder, _records, log) = open().await;
+    let batch = [new(1, Label::Spam), new(2, Label::Ham), new(1, Label::Spam)];
+    let appended = log.append_all(&batch).await.unwrap();
+    assert_eq!((appended.learned, appended.relabelled, appended.already_known), (2, 0, 1));
+    let appended =
+        log.append_all(&[new(1, Label::Ham), new(2, Label::Ham), new(3, Label::Ham)]).await.unwrap();
+    assert_eq!((appended.learned, appended.relabelled, appended.already_known), (1, 1, 1));
+    check(&log, &[(1, Label::Ham), (2, Label::Ham), (3, Label::Ham)]).await;
+    assert_eq!((log.count().await.unwrap(), log.last_sequence().await.unwrap()), (4, 4));
+}
+
+#[tokio::test]
+async fn taking_a_lesson_back_revives_the_one_before() {
+    let (_folder, records, log) = open().await;
+    let first = append(&records, &new(1, Label::Spam)).await;
+    let second = append(&records, &new(1, Label::Ham)).await;
+    check(&log, &[(1, Label::Ham)]).await;
+    assert!(retract(&records, second).await.unwrap());
+    check(&log, &[(1, Label::Spam)]).await;
+    assert!(retract(&records, first).await.unwrap());
+    check(&log, &[]).await;
+}
+
+#[tokio::test]
+async fn two_people_who_say_the_same_count_once_and_each_can_take_it_back() {
+    let (_folder, records, log) = open().await;
+    let alice = append(&records, &new(1, Label::Ham)).await;
+    let bob = append(&records, &new(1, Label::Ham)).await;
+    check(&log, &[(1, Label::Ham)]).await;
+    assert!(retract(&records, alice).await.unwrap());
+    check(&log, &[(1, Label::Ham)]).await;
+    assert!(retract(&records, bob).await.unwrap());
+    check(&log, &[]).await;
+}
+
+#[tokio::test]
+async fn a_lesson_is_taken_back_once_and_only_if_it_exists() {
+    let (_folder, records, log) = open().await;
+    let sequence = append(&records, &new(1, Label::Spam)).await;
+    assert!(retract(&records, sequence).await.unwrap());
+    assert!(!retract(&records, sequence).await.unwrap());
+    assert!(matches!(retract(&records, 99).await, Err(LessonError::Unknown(99))));
+    assert!(matches!(retract(&records, 2).await, Err(LessonError::Unknown(2))), "a retraction is no lesson");
+    assert_eq!(log.append_all(&[new(1, Label::Spam)]).await.unwrap().learned, 1);
+}
+
+#[tokio::test]
+async fn a_transaction_that_fails_leaves_no_lesson() {
+    let (_folder, records, log) = open().await;
+    let mut transaction = records.pool().begin().await.unwrap();
+    LessonLog::append(&mut transaction, &new(1, Label::Spam)).await.unwrap();
+    transaction.rollback().await.unwrap();
+    check(&log, &[]).await;
+}
+
+#[tokio::test]
+async fn a_damaged_line_is_an_error() {
+    let (_folder, records, log) = open().await;
+    append(&records, &new(1, Label::Spam)).await;
+    sqlx::query("UPDATE lessons SET features = x'ff'").execute(records.pool()).await.unwrap();
+    assert!(matches!(log.after(0, 10).await, Err(LessonError::Features { sequence: 1, .. })));
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Append(u8, bool),
+    Batch(Vec<(u8, bool)>),
+    Retract(prop::sample::Index),
+    Snapshot,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        (0u8..6, any::<bool>()).prop_map(|(message, spam)| Act::Append(message, spam)),
+        prop::collection::vec((0u8..6, any::<bool>()), 1..4).prop_map(Act::Batch),
+        any::<prop::sample::Index>().prop_map(Act::Retract),
+        Just(Act::Snapshot),
+    ]
+}
+
+fn label(spam: bool) -> Label {
+    if spam { Label::Spam } else { Label::Ham }
+}
+
+/// Follows the log through snapshots taken on the way, and beside it keeps the plain list of what was said.
+async fn run(acts: Vec<Act>) {
+    let (_folder, records, log) = open().await;
+    let mut said: Vec<(i64, u8, Label)> = Vec::new();
+    let mut followed = Model::new();
+    for act in acts {
+        match act {
+            Act::Append(message, spam) => {
+                let sequence = append(&records, &new(message, label(spam))).await;
+                said.push((sequence, message, label(spam)));
+            }
+            Act::Batch(batch) => {
+                for (message, spam) in batch {
+                    let known = said.iter().rev().find(|line| line.1 == message).map(|line| line.2);
+                    log.append_all(&[new(message, label(spam))]).await.unwrap();
+                    if known != Some(label(spam)) {
+                        said.push((log.last_sequence().await.unwrap(), message, label(spam)));
+                    }
+                }
+            }
+            Act::Retract(index) if !said.is_empty() => {
+                let (sequence, ..) = said.remove(index.index(said.len()));
+                assert!(retract(&records, sequence).await.unwrap());
+            }
+            Act::Retract(_) => {}
+            Act::Snapshot => {
+                followed = fold(&log, followed, 2).await;
+                followed = Model::restore(&followed.snapshot()).unwrap();
+            }
+        }
+    }
+    let followed = fold(&log, followed, 2).await;
+    assert!(followed == fold(&log, Model::new(), 1_000).await, "following and rebuilding agree");
+    let in_force: Vec<(u8, Label)> = (0..6)
+        .filter_map(|message| said.iter().rev().find(|line| line.1 == message))
+        .map(|line| (line.1, line.2))
+        .collect();
+    check(&log, &in_force).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn a_model_is_a_pure_function_of_the_log(acts in prop::collection::vec(act(), 1..16)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(run(acts));
+    }
+}
