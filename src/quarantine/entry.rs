@@ -150,6 +150,12 @@ pub struct Private {
     /// The first characters of the visible text.
     #[serde(with = "exposed")]
     pub preview: Redacted<String>,
+    /// Where its links go, each place once, in order of appearance; the first few.
+    #[serde(default)]
+    pub links: Vec<SeenLink>,
+    /// What is attached: name, type and size, as a person reads them; the first few.
+    #[serde(default, with = "exposed_list")]
+    pub attachments: Redacted<Vec<String>>,
     /// What was found, strongest first.
     pub findings: Vec<Finding>,
     /// The analysers that did not do their work.
@@ -158,6 +164,32 @@ pub struct Private {
     pub eight_bit: bool,
     /// Whether the client asked for SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
+}
+
+/// A link as a reader sees it, and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenLink {
+    /// The visible text; empty where there is none.
+    #[serde(with = "exposed")]
+    pub text: Redacted<String>,
+    /// The target.
+    #[serde(with = "exposed")]
+    pub target: Redacted<String>,
+}
+
+/// As [`exposed`], for several texts.
+mod exposed_list {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::privacy::Redacted;
+
+    pub(super) fn serialize<S: Serializer>(value: &Redacted<Vec<String>>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(value.expose())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Redacted<Vec<String>>, D::Error> {
+        Vec::deserialize(from).map(Redacted::new)
+    }
 }
 
 /// A personal text is written out in full only into the sealed part of a row.

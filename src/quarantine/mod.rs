@@ -20,11 +20,11 @@ use std::io;
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
 
-pub use entry::{Delivery, Entry, EntryId, Private, State};
+pub use entry::{Delivery, Entry, EntryId, Private, SeenLink, State};
 pub use outbox::{Failure, Job, LEASE, backoff};
 pub use put::{Arrival, Kept, Provisional, Summary};
 pub use retention::{Recovered, Verification};
-pub use review::{Action, Lesson, Outcome, Review, possible};
+pub use review::{Action, Content, Outcome, Review, possible};
 pub use search::{Cursor, PAGE_LIMIT, Page, Query, Scope, UNSEAL_LIMIT};
 
 use crate::mail::Address;

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
-use super::entry::{EntryId, Private, symbols_column};
+use super::entry::{EntryId, Private, SeenLink, symbols_column};
 use super::{Error, Quarantine};
 use crate::mail::{Address, BodyType, Envelope, TransactionId};
-use crate::message::Message;
+use crate::message::{Attachment, Message};
 use crate::privacy::Redacted;
 use crate::store::timestamp::to_column;
 use crate::verdict::{Finding, Scan};
@@ -16,6 +16,10 @@ use crate::verdict::{Finding, Scan};
 const FIELD_LIMIT_CHARS: usize = 500;
 /// Characters of visible text kept for the preview.
 const PREVIEW_LIMIT_CHARS: usize = 4_000;
+/// Links kept.
+const LINKS_LIMIT: usize = 20;
+/// Attachments kept.
+const ATTACHMENTS_LIMIT: usize = 20;
 /// Findings kept, strongest first.
 const FINDINGS_LIMIT: usize = 100;
 /// Characters kept of one explanation.
@@ -49,6 +53,10 @@ pub struct Summary {
     pub from_address: Redacted<String>,
     /// The visible text.
     pub preview: Redacted<String>,
+    /// Its links.
+    pub links: Vec<SeenLink>,
+    /// Its attachments, in words.
+    pub attachments: Redacted<Vec<String>>,
 }
 
 impl Summary {
@@ -60,6 +68,10 @@ impl Summary {
             from_name: cut(from.map_or("", |mailbox| &mailbox.name), FIELD_LIMIT_CHARS),
             from_address: cut(from.map_or("", |mailbox| &mailbox.address), FIELD_LIMIT_CHARS),
             preview: cut(&message.text, PREVIEW_LIMIT_CHARS),
+            links: links(message),
+            attachments: Redacted::new(
+                message.attachments.iter().take(ATTACHMENTS_LIMIT).map(describe).collect(),
+            ),
         }
     }
 }
@@ -225,6 +237,8 @@ impl Quarantine {
                 reverse_path: Redacted::new(sender.map(Address::to_path).unwrap_or_default()),
                 recipient: Redacted::new(recipient.to_path()),
                 preview: cut(arrival.summary.preview.expose(), PREVIEW_LIMIT_CHARS),
+                links: arrival.summary.links.iter().take(LINKS_LIMIT).cloned().collect(),
+                attachments: arrival.summary.attachments.clone(),
                 findings: findings.clone(),
                 degraded: scan.degraded.iter().map(|d| format!("{}: {}", d.analyser, d.reason)).collect(),
                 eight_bit: envelope.mail.body == BodyType::EightBitMime,
@@ -281,6 +295,34 @@ pub(super) fn body_place(body: &TransactionId) -> String {
 
 fn cut(text: &str, limit_chars: usize) -> Redacted<String> {
     Redacted::new(text.chars().take(limit_chars).collect())
+}
+
+/// Returns where the links of a message go, without the pictures that it loads.
+fn links(message: &Message) -> Vec<SeenLink> {
+    let mut links: Vec<SeenLink> = Vec::new();
+    for link in message.links.iter().filter(|link| link.is_clickable()) {
+        let target = cut(&link.target, FIELD_LIMIT_CHARS);
+        if links.iter().all(|seen| seen.target != target) {
+            links.push(SeenLink { text: cut(&link.text, FIELD_LIMIT_CHARS), target });
+        }
+        if links.len() == LINKS_LIMIT {
+            break;
+        }
+    }
+    links
+}
+
+fn describe(attachment: &Attachment) -> String {
+    let name: String = attachment.name.as_deref().unwrap_or("without a name").chars().take(200).collect();
+    let declared: String = attachment.declared_type.chars().take(100).collect();
+    let kilobytes = attachment.size_bytes.div_ceil(1_000);
+    let kind = match attachment.detected_type.filter(|detected| *detected != declared) {
+        Some(detected) => format!("called {declared}, looks like {detected}"),
+        None => declared,
+    };
+    let macros = if attachment.has_macros { ", with macros" } else { "" };
+    let password = if attachment.is_encrypted { ", needs a password" } else { "" };
+    format!("{name} ({kilobytes} kB, {kind}{macros}{password})")
 }
 
 fn strongest_first(findings: &[Finding]) -> Vec<Finding> {

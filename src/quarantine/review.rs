@@ -10,8 +10,10 @@ use time::OffsetDateTime;
 use super::entry::{EntryId, State};
 use super::search::Scope;
 use super::{Error, Quarantine};
+use crate::learn::{Features, Label, Lesson, MessageKey};
 use crate::metrics::Counter;
 use crate::store::timestamp::to_column;
+use crate::store::{LessonError, LessonLog, NewLesson, Teacher};
 
 /// What a person asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,15 +63,14 @@ pub enum Outcome {
     NotFound,
 }
 
-/// What the lesson of a decision consists of, besides its label, which follows from the action.
+/// What a decision teaches from: the message, as the filter sees it. The label follows from the action,
+/// the teacher from the scope.
 #[derive(Debug, Clone)]
-pub struct Lesson {
+pub struct Content {
     /// The key of the message's content.
-    pub message: [u8; 16],
-    /// Its features, encoded.
-    pub features: Vec<u8>,
-    /// Who decided: a pseudonym, or the name of a surface.
-    pub teacher: String,
+    pub message: MessageKey,
+    /// Its features.
+    pub features: Features,
 }
 
 /// What an action does in a state.
@@ -146,8 +147,8 @@ impl Review for Quarantine {
 impl Quarantine {
     /// Carries out what a person decided about an entry in their scope.
     ///
-    /// Doing the same twice, at once or later, does it once. `lesson` is what release and confirm teach;
-    /// without one they teach nothing.
+    /// Doing the same twice, at once or later, does it once. Release and confirm teach what
+    /// `content` holds; without it they teach nothing.
     ///
     /// # Errors
     /// A store's failure: nothing was done.
@@ -156,9 +157,13 @@ impl Quarantine {
         scope: &Scope,
         id: &EntryId,
         action: Action,
-        lesson: Option<&Lesson>,
+        content: Option<&Content>,
         now: OffsetDateTime,
     ) -> Result<Outcome, Error> {
+        let teacher = Teacher::Person(match scope {
+            Scope::All => self.pseudonyms.pseudonym("principal", "administrator"),
+            Scope::Recipient(address) => self.address_hash(address),
+        });
         let mut write = self.records.begin().await?;
         let mut query =
             sqlx::QueryBuilder::new("SELECT e.state, e.lesson FROM quarantine_entries e WHERE e.id = ");
@@ -179,25 +184,25 @@ impl Quarantine {
                     .await?;
                 // A release that failed has taught already.
                 if taught.is_none() {
-                    taught = teach(&mut write, Label::Ham, lesson, now).await?;
+                    taught = teach(&mut write, Label::Ham, content, &teacher, now).await?;
                 }
                 Outcome::Done(State::Releasing)
             }
             Step::Confirm => {
-                retract(&mut write, taught, now).await?;
-                taught = teach(&mut write, Label::Spam, lesson, now).await?;
+                retract(&mut write, taught, &teacher, now).await?;
+                taught = teach(&mut write, Label::Spam, content, &teacher, now).await?;
                 Outcome::Done(State::Confirmed)
             }
             Step::Drop => {
-                retract(&mut write, taught.take(), now).await?;
+                retract(&mut write, taught.take(), &teacher, now).await?;
                 Outcome::Done(State::Dropped)
             }
             Step::Restore => {
-                retract(&mut write, taught.take(), now).await?;
+                retract(&mut write, taught.take(), &teacher, now).await?;
                 Outcome::Done(State::Kept)
             }
             Step::Recall => {
-                retract(&mut write, taught.take(), now).await?;
+                retract(&mut write, taught.take(), &teacher, now).await?;
                 let recalled = sqlx::query(
                     "DELETE FROM outbox WHERE entry_id = ? AND (leased_until IS NULL OR leased_until <= ?)",
                 )
@@ -209,7 +214,7 @@ impl Quarantine {
                 if recalled == 1 { Outcome::Done(State::Kept) } else { Outcome::LessonTakenBack(state) }
             }
             Step::TakeLessonBack if taught.is_some() => {
-                retract(&mut write, taught.take(), now).await?;
+                retract(&mut write, taught.take(), &teacher, now).await?;
                 Outcome::LessonTakenBack(state)
             }
             Step::TakeLessonBack | Step::Nothing => return Ok(Outcome::AlreadyDone(state)),
@@ -230,27 +235,37 @@ impl Quarantine {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Label {
-    Ham,
-    Spam,
-}
-
+/// Writes the lesson of a decision, where there is anything to learn from.
 async fn teach(
-    _write: &mut SqliteConnection,
-    _label: Label,
-    _lesson: Option<&Lesson>,
-    _now: OffsetDateTime,
+    write: &mut SqliteConnection,
+    label: Label,
+    content: Option<&Content>,
+    teacher: &Teacher,
+    now: OffsetDateTime,
 ) -> Result<Option<i64>, Error> {
-    Ok(None)
+    let Some(content) = content else { return Ok(None) };
+    let lesson = NewLesson {
+        message: content.message,
+        lesson: Lesson { label, features: content.features.clone() },
+        teacher: teacher.clone(),
+        learned_at: now,
+    };
+    LessonLog::append(write, &lesson).await.map(Some).map_err(|error| Error::Lesson(error.into()))
 }
 
+/// Takes the lesson of an earlier decision back.
 async fn retract(
-    _write: &mut SqliteConnection,
-    _taught: Option<i64>,
-    _now: OffsetDateTime,
+    write: &mut SqliteConnection,
+    taught: Option<i64>,
+    teacher: &Teacher,
+    now: OffsetDateTime,
 ) -> Result<(), Error> {
-    Ok(())
+    let Some(sequence) = taught else { return Ok(()) };
+    match LessonLog::retract(write, sequence, teacher, now).await {
+        // A lesson that has left the log, by age or by a person's erasure, is taken back already.
+        Ok(_) | Err(LessonError::Unknown(_)) => Ok(()),
+        Err(error) => Err(Error::Lesson(error.into())),
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ struct MessagePage {
     evidence: Vec<Evidence>,
     degraded: Vec<String>,
     preview: String,
+    links: Vec<(String, String)>,
+    attachments: Vec<String>,
 }
 
 /// What a button on the list or on a message's page sends.
@@ -60,6 +62,13 @@ pub(super) async fn show(
         evidence: entry.private.findings.iter().map(Evidence::of).collect(),
         degraded: entry.private.degraded.iter().map(|text| view::line(text)).collect(),
         preview: view::text(entry.private.preview.expose()),
+        links: entry
+            .private
+            .links
+            .iter()
+            .map(|link| (view::line(link.text.expose()), view::line(link.target.expose())))
+            .collect(),
+        attachments: entry.private.attachments.expose().iter().map(|text| view::line(text)).collect(),
         item: Item::of(&entry, now),
         frame: Frame::of(&signed_in),
     }))

@@ -308,6 +308,8 @@ fn buttons(entry: &Entry) -> Vec<Button> {
         .map(|action| {
             let (label, class) = match (action, entry.state) {
                 (Action::Release, State::Failed) => ("Release again", "good"),
+                // What is very likely spam is not released by the loudest button.
+                (Action::Release, _) if level(entry.score) == "high" => ("Release", "calm"),
                 (Action::Release, _) => ("Release", "good"),
                 (Action::Confirm, _) => ("It is spam", "bad"),
                 (Action::Drop, _) => ("Drop", "quiet"),

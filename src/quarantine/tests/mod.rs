@@ -81,6 +81,11 @@ pub(super) fn letter(number: u8, recipients: &[&str]) -> Letter {
             from_name: Redacted::new("Mallory Secretname".into()),
             from_address: Redacted::new("mallory@evil.example".into()),
             preview: Redacted::new("Please pay at once".into()),
+            links: vec![SeenLink {
+                text: Redacted::new("Pay".into()),
+                target: Redacted::new("https://paylink.example/".into()),
+            }],
+            attachments: Redacted::new(vec!["statement.pdf".into()]),
         },
         scan: Scan {
             findings: vec![

@@ -39,13 +39,46 @@ async fn no_file_holds_what_the_message_says() {
             }
             files += 1;
             let bytes = std::fs::read(&path).unwrap();
-            for secret in ["invoice", "Secretname", "mallory", "bounce", "alice", "Please pay", "paypal"] {
+            for secret in [
+                "invoice",
+                "Secretname",
+                "mallory",
+                "bounce",
+                "alice",
+                "Please pay",
+                "paypal",
+                "paylink",
+                "statement",
+            ] {
                 let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
                 assert!(!found, "{secret} in {}", path.display());
             }
         }
     }
     assert!(files >= 2);
+}
+
+#[test]
+fn a_summary_shows_where_links_go_and_what_attachments_are() {
+    let html = "<p>Pay <a href=https://evil.example/a>here</a> or <a href=https://evil.example/a>there</a>\
+        <img src=https://pixel.example/p></p>";
+    let raw = format!(
+        "From: \"Mallory\" <m@evil.example>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/html\r\n\r\n{html}\r\n\
+         --b\r\nContent-Type: application/pdf; name=invoice.pdf\r\nContent-Disposition: attachment\r\n\r\n\
+         MZ\r\n--b--\r\n"
+    );
+    let summary = Summary::of(&crate::message::parse(raw.as_bytes()));
+    assert_eq!(summary.subject.expose(), "Grüße");
+    assert_eq!(summary.from_name.expose(), "Mallory");
+    assert_eq!(summary.from_address.expose(), "m@evil.example");
+    assert!(summary.preview.expose().contains("Pay here"));
+    let links: Vec<_> = summary.links.iter().map(|link| (link.text.expose(), link.target.expose())).collect();
+    assert_eq!(links, [(&"here".to_owned(), &"https://evil.example/a".to_owned())]);
+    let [attachment] = summary.attachments.expose().as_slice() else {
+        panic!("{:?}", summary.attachments.expose())
+    };
+    assert!(attachment.starts_with("invoice.pdf (1 kB, "), "{attachment}");
 }
 
 #[tokio::test]

@@ -1,4 +1,21 @@
 use super::*;
+use crate::learn::{Features, MessageKey, Model};
+use crate::store::LessonLog;
+
+fn content() -> Content {
+    Content { message: MessageKey([1; 16]), features: Features::new(vec![3, 5, 8]) }
+}
+
+/// Returns the spam and ham lessons in force.
+async fn lessons(house: &House) -> (u32, u32) {
+    let log = LessonLog::new(&house.quarantine.records);
+    let mut model = Model::new();
+    for entry in log.after(0, 1000).await.unwrap() {
+        model.follow(&entry.step);
+    }
+    let (ham, spam) = model.lessons();
+    (spam, ham)
+}
 
 async fn act(house: &House, id: &EntryId, action: Action) -> Outcome {
     house.quarantine.act(&Scope::All, id, action, None, NOW).await.unwrap()
@@ -78,4 +95,68 @@ async fn an_entry_that_does_not_exist_is_not_found() {
     let house = House::new().await;
     let id = EntryId::random().unwrap();
     assert_eq!(act(&house, &id, Action::Release).await, Outcome::NotFound);
+}
+
+#[tokio::test]
+async fn decisions_teach_and_taking_them_back_forgets() {
+    let house = House::new().await;
+    let id = letter(1, &["alice@example.org"]).put(&house.quarantine).await;
+    for (action, expected) in [
+        (Action::Confirm, (1, 0)),
+        (Action::Confirm, (1, 0)),
+        (Action::Undo, (0, 0)),
+        (Action::Undo, (0, 0)),
+        (Action::Release, (0, 1)),
+        (Action::Release, (0, 1)),
+        (Action::Undo, (0, 0)),
+        (Action::Drop, (0, 0)),
+        (Action::Undo, (0, 0)),
+        (Action::Release, (0, 1)),
+    ] {
+        house.quarantine.act(&Scope::All, &id, action, Some(&content()), NOW).await.unwrap();
+        assert_eq!(lessons(&house).await, expected, "{action:?}");
+    }
+    let job = house.quarantine.claim_due(NOW, 1).await.unwrap().remove(0);
+    house.quarantine.not_delivered(&job, Failure::Permanent(550), NOW).await.unwrap();
+    assert_eq!(lessons(&house).await, (0, 1));
+    house.quarantine.act(&Scope::All, &id, Action::Release, Some(&content()), NOW).await.unwrap();
+    assert_eq!(lessons(&house).await, (0, 1), "a second try teaches nothing new");
+    let job = house.quarantine.claim_due(NOW, 1).await.unwrap().remove(0);
+    house.quarantine.delivered(&job, NOW).await.unwrap();
+    let outcome = house.quarantine.act(&Scope::All, &id, Action::Undo, None, NOW).await.unwrap();
+    assert_eq!(outcome, Outcome::LessonTakenBack(State::Released));
+    assert_eq!(lessons(&house).await, (0, 0));
+    let outcome = house.quarantine.act(&Scope::All, &id, Action::Undo, None, NOW).await.unwrap();
+    assert_eq!(outcome, Outcome::AlreadyDone(State::Released));
+}
+
+#[tokio::test]
+async fn a_decision_whose_lesson_cannot_be_written_is_not_made() {
+    let house = House::new().await;
+    let id = letter(1, &["alice@example.org"]).put(&house.quarantine).await;
+    sqlx::query("CREATE TRIGGER fail BEFORE INSERT ON lessons BEGIN SELECT raise(ABORT, 'no'); END")
+        .execute(house.quarantine.records.pool())
+        .await
+        .unwrap();
+    for action in [Action::Release, Action::Confirm] {
+        let result = house.quarantine.act(&Scope::All, &id, action, Some(&content()), NOW).await;
+        assert!(matches!(result, Err(Error::Lesson(_))), "{action:?}");
+    }
+    assert_eq!(state(&house.quarantine, &id).await, Some(State::Kept));
+    assert_eq!(house.quarantine.waiting().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn two_recipients_who_disagree_each_have_their_word() {
+    let house = House::new().await;
+    let kept =
+        house.quarantine.put(letter(1, &["alice@example.org", "bob@example.org"]).arrival()).await.unwrap();
+    let [alices, bobs] = kept.entries() else { panic!() };
+    let alice = Scope::Recipient(address("alice@example.org"));
+    let bob = Scope::Recipient(address("bob@example.org"));
+    house.quarantine.act(&alice, alices, Action::Release, Some(&content()), NOW).await.unwrap();
+    house.quarantine.act(&bob, bobs, Action::Confirm, Some(&content()), NOW).await.unwrap();
+    assert_eq!(lessons(&house).await, (1, 0));
+    house.quarantine.act(&bob, bobs, Action::Undo, None, NOW).await.unwrap();
+    assert_eq!(lessons(&house).await, (0, 1));
 }

@@ -23,7 +23,7 @@ use crate::accounts::{self, Accounts, Token};
 use crate::digest::{Notice, SendError};
 use crate::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
 use crate::privacy::{InstallationKey, Redacted};
-use crate::quarantine::{self, Arrival, EntryId, Quarantine, Scope, Summary};
+use crate::quarantine::{self, Arrival, EntryId, Quarantine, Scope, SeenLink, Summary};
 use crate::store::{Bodies, Records};
 use crate::verdict::{Finding, Scan, Symbol};
 
@@ -105,6 +105,11 @@ impl House {
             from_name: Redacted::new("Mallory".into()),
             from_address: Redacted::new("mallory@evil.example".into()),
             preview: Redacted::new("Hello <img src=x onerror=alert(1)>\r\nsecond line".into()),
+            links: vec![SeenLink {
+                text: Redacted::new("paypal.com".into()),
+                target: Redacted::new("https://evil.example/?a=\"><script>".into()),
+            }],
+            attachments: Redacted::new(vec!["invoice<b>.pdf".into()]),
         };
         let explanation = "The link says paypal.com but goes to evil.example";
         let scan = Scan {

@@ -16,9 +16,15 @@ async fn the_morning_of_an_administrator() {
     assert!(list.text.contains("Kept because the link says paypal.com but goes to evil.example"));
 
     let page = browser.get(&format!("/message/{first}")).await;
-    for text in
-        ["Your invoice", "URI_TEXT_MISMATCH", "+6.5", "second line", "bounce@evil.example", "192.0.2.7"]
-    {
+    for text in [
+        "Your invoice",
+        "URI_TEXT_MISMATCH",
+        "+6.5",
+        "second line",
+        "bounce@evil.example",
+        "192.0.2.7",
+        "evil.example/?a=",
+    ] {
         assert!(page.text.contains(text), "{text}");
     }
 
