@@ -112,6 +112,11 @@ impl Learned {
         self.inner.model.load_full()
     }
 
+    /// Returns the key of the features.
+    pub fn key(&self) -> &FeatureKey {
+        &self.inner.key
+    }
+
     /// Extracts the features of a message; `client` as for [`extract`].
     pub fn extract(&self, message: &Message, client: Option<&Client>) -> Extracted {
         extract(message, client, &self.inner.key)
