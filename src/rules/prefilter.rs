@@ -4,13 +4,16 @@
 //! One automaton looks for the words of all patterns; only patterns with a word in the text, and those that
 //! need none, run. The filter never hides a match: it only saves the work of patterns that cannot have one.
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 /// Shortest word that is worth looking for.
 const WORD_BYTES: usize = 3;
 /// Most words of one pattern; a pattern that needs more always runs.
 const WORDS: usize = 200;
+
+/// Most words for the fastest kind of automaton.
+const FAST_WORDS: usize = 3_000;
 
 /// The words of a list of patterns.
 #[derive(Debug)]
@@ -37,7 +40,11 @@ impl Prefilter {
                 None => always.push(index),
             }
         }
-        let automaton = AhoCorasick::builder().ascii_case_insensitive(true).build(&words).ok();
+        // The fast kind takes some kilobytes a word.
+        let kind =
+            if words.len() <= FAST_WORDS { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
+        let automaton =
+            AhoCorasick::builder().kind(Some(kind)).ascii_case_insensitive(true).build(&words).ok();
         if automaton.is_none() {
             always = (0..count).collect();
         }
