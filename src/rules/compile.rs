@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use regex::RegexSetBuilder;
-
 use super::meta::Expr;
 use super::pattern;
+use super::prefilter::Prefilter;
 use super::syntax::{self, Form, Statement, Target, Test};
 use super::{Compiled, Entry, Example, Group, Problem, RuleSet, Source, eval};
 
@@ -13,10 +12,6 @@ use super::{Compiled, Entry, Example, Group, Problem, RuleSet, Source, eval};
 const RULES: usize = 20_000;
 /// Most lines in a file.
 const LINES: usize = 200_000;
-/// Most patterns that run as one set.
-pub(super) const SET_PATTERNS: usize = 100;
-/// Largest compiled set of patterns, and the memory its automaton may take while it runs.
-const SET_BYTES: usize = 64 << 20;
 /// Deepest chain of meta rules that name meta rules.
 const META_DEPTH: usize = 50;
 
@@ -174,7 +169,7 @@ impl<'a> Drafts<'a> {
                 test,
             });
         }
-        let groups = group(&rules, &mut problems);
+        let groups = group(&rules);
         problems.extend(std::mem::take(&mut self.problems));
         problems.sort_by(|a, b| (&a.source, a.line).cmp(&(&b.source, b.line)));
         (RuleSet { rules, groups, examples }, problems)
@@ -241,32 +236,18 @@ fn draft(test: Test<'_>) -> Result<Draft, String> {
     }))
 }
 
-/// Gathers the patterns of each target into sets.
-fn group(rules: &[Entry], problems: &mut Vec<Problem>) -> Vec<Group> {
+/// Gathers the patterns of each target, so that it is prepared once.
+fn group(rules: &[Entry]) -> Vec<Group> {
     let mut by_target: BTreeMap<&Target, Vec<(usize, &str)>> = BTreeMap::new();
     for (index, entry) in rules.iter().enumerate() {
         if let Compiled::Pattern { target, regex, .. } = &entry.test {
             by_target.entry(target).or_default().push((index, regex.as_str()));
         }
     }
-    let mut groups = Vec::new();
-    for (target, patterns) in by_target {
-        let mut sets = Vec::new();
-        for chunk in patterns.chunks(SET_PATTERNS) {
-            let built = RegexSetBuilder::new(chunk.iter().map(|(_, pattern)| *pattern))
-                .size_limit(SET_BYTES)
-                .dfa_size_limit(SET_BYTES)
-                .build();
-            match built {
-                Ok(set) => sets.push((set, chunk.iter().map(|(index, _)| *index).collect())),
-                Err(_) => problems.push(Problem {
-                    source: String::new(),
-                    line: 0,
-                    reason: format!("{} patterns are too large together and are left out", chunk.len()),
-                }),
-            }
-        }
-        groups.push(Group { target: target.clone(), sets });
-    }
-    groups
+    let group = |(target, patterns): (&Target, Vec<(usize, &str)>)| Group {
+        target: target.clone(),
+        filter: Prefilter::new(patterns.iter().map(|(_, pattern)| *pattern)),
+        rules: patterns.iter().map(|(index, _)| *index).collect(),
+    };
+    by_target.into_iter().map(group).collect()
 }

@@ -1,27 +1,28 @@
 //! The rule language: SpamAssassin's, as far as it is supported, and our own rules written in it.
 //!
 //! [`RuleSet::compile`] reads `.cf` files and reports every line it cannot use; [`RuleSet::evaluate`] runs
-//! the rules over a message. Patterns of one target run as one set, so that only those that hit are looked
-//! at again. Everything is linear in the message and bounded in the rules.
+//! the rules over a message. A filter for words decides which patterns run over a text. Everything is linear in the message and bounded in the rules.
 
 mod builtin;
 mod compile;
 mod eval;
 mod meta;
 mod pattern;
+mod prefilter;
 mod syntax;
 mod view;
 
 use std::collections::HashMap;
 use std::fmt;
 
-use regex::{Regex, RegexSet};
+use regex::Regex;
 
 use crate::mail::Envelope;
 use crate::message::Message;
 use crate::verdict::{Finding, Symbol};
 
 use meta::Expr;
+use prefilter::Prefilter;
 use syntax::Target;
 
 /// A rule file.
@@ -113,8 +114,9 @@ enum Compiled {
 #[derive(Debug)]
 struct Group {
     target: Target,
-    /// Sets of at most [`compile::SET_PATTERNS`] patterns.
-    sets: Vec<(RegexSet, Vec<usize>)>,
+    filter: Prefilter,
+    /// The rules, in the order of the filter's patterns.
+    rules: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -219,24 +221,26 @@ impl RuleSet {
 
     fn run_patterns(&self, message: &Message, envelope: &Envelope, outcome: &mut [Option<String>]) {
         for group in &self.groups {
-            let selected = view::select(&group.target, message, envelope);
-            for (set, rules) in &group.sets {
-                let matches = selected.as_deref().map(|text| set.matches(text));
-                for (position, rule) in rules.iter().enumerate() {
-                    let (Some(entry), Some(place)) = (self.rules.get(*rule), outcome.get_mut(*rule)) else {
-                        continue;
-                    };
-                    let Compiled::Pattern { regex, is_negated, if_unset, .. } = &entry.test else { continue };
-                    let is_match = match (&matches, if_unset) {
-                        (Some(matches), _) => matches.matched(position),
-                        (None, Some(unset)) => regex.is_match(unset),
-                        (None, None) => false,
-                    };
-                    if is_match != *is_negated {
-                        let found =
-                            selected.as_deref().filter(|_| !is_negated).and_then(|text| regex.find(text));
-                        *place = Some(found.map(|found| quote(found.as_str())).unwrap_or_default());
-                    }
+            let text = view::select(&group.target, message, envelope);
+            let mut candidates = vec![false; group.rules.len()];
+            for position in text.iter().flat_map(|text| group.filter.candidates(text)) {
+                if let Some(candidate) = candidates.get_mut(position) {
+                    *candidate = true;
+                }
+            }
+            for (rule, is_candidate) in group.rules.iter().zip(candidates) {
+                let Some(Compiled::Pattern { regex, is_negated, if_unset, .. }) =
+                    self.rules.get(*rule).map(|entry| &entry.test)
+                else {
+                    continue;
+                };
+                let found = match (&text, if_unset) {
+                    (Some(text), _) if is_candidate => regex.find(text),
+                    (None, Some(unset)) => regex.find(unset),
+                    _ => None,
+                };
+                if let Some(place) = outcome.get_mut(*rule).filter(|_| found.is_some() != *is_negated) {
+                    *place = Some(found.map(|found| quote(found.as_str())).unwrap_or_default());
                 }
             }
         }

@@ -149,3 +149,23 @@ fn every_built_in_rule_compiles_hits_and_misses_as_its_examples_say() {
         scoring.iter().filter(|name| seen.get(*name) != Some(&(true, true))).cloned().collect();
     assert_eq!((wrong, missing), (Vec::<String>::new(), Vec::<String>::new()), "wrong, without examples");
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_mail_is_evaluated(
+        body in "[ -~\u{e9}\u{430}\u{212a}\n]{0,400}",
+        from in "[ -~]{0,40}",
+        link in "[!-~]{0,40}",
+    ) {
+        let raw = format!("From: {from}\nReply-To: {from}\nList-Id: {link}\nContent-Type: text/html\n\n{body}<a href='http://{link}'>{link}</a>");
+        for direction in Direction::ALL {
+            set(direction).evaluate(&parse(raw.as_bytes()), &envelope(direction, "a@example.org", &[]));
+        }
+    }
+}
+
+fn set(direction: Direction) -> &'static RuleSet {
+    static SETS: std::sync::OnceLock<Vec<RuleSet>> = std::sync::OnceLock::new();
+    let sets = SETS.get_or_init(|| Direction::ALL.map(RuleSet::built_in).into());
+    &sets[usize::from(direction == Direction::Outbound)]
+}

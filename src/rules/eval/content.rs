@@ -71,12 +71,16 @@ fn mixed_scripts(context: &Context<'_>, _: &[String]) -> Option<String> {
     let is_latin = |c: char| c.is_ascii_alphabetic();
     let is_lookalike = |c: char| matches!(c, '\u{0370}'..='\u{03FF}' | '\u{0400}'..='\u{04FF}' | '\u{0531}'..='\u{0587}' | '\u{13A0}'..='\u{13F4}');
     let words = [context.message.subject.as_str(), context.from.name.as_str(), text];
-    let found = words.into_iter().flat_map(|text| text.split(|c: char| !c.is_alphabetic())).find(|word| {
-        // Units such as µm or Ω are short; a look-alike word has two letters of Latin or more.
-        word.chars().filter(|c| is_latin(*c)).count() >= 2
-            && word.chars().any(is_lookalike)
-            && word.chars().count() >= 4
-    })?;
+    let found = words
+        .into_iter()
+        .filter(|text| !text.is_ascii())
+        .flat_map(|text| text.split(|c: char| !c.is_alphabetic()))
+        .find(|word| {
+            // Units such as µm or Ω are short; a look-alike word has two letters of Latin or more.
+            word.chars().filter(|c| is_latin(*c)).count() >= 2
+                && word.chars().any(is_lookalike)
+                && word.chars().count() >= 4
+        })?;
     Some(format!(
         "The word “{}” is spelled with foreign letters that look alike.",
         found.chars().take(30).collect::<String>()
