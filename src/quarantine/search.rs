@@ -14,6 +14,7 @@ use super::entry::{COLUMNS, Entry, EntryId, Private, State, read};
 use super::put::body_place;
 use super::{Error, Quarantine};
 use crate::mail::{Address, Direction, Domain};
+use crate::store::SealError;
 use crate::store::timestamp::{from_column, to_column};
 
 /// Entries on one page, at most.
@@ -266,7 +267,11 @@ impl Quarantine {
         sql.push(" ORDER BY e.received_at DESC, e.id DESC LIMIT ");
         sql.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let rows = sql.build().fetch_all(self.records.pool()).await?;
-        rows.iter().map(|row| read(row, &self.sealer)).collect()
+        let sealer = self.sealer.clone();
+        // A page of entries takes milliseconds to open.
+        tokio::task::spawn_blocking(move || rows.iter().map(|row| read(row, &sealer)).collect())
+            .await
+            .map_err(|error| Error::Seal(SealError::Thread(error)))?
     }
 }
 

@@ -185,6 +185,7 @@ fn heading(tab: Tab, total: Option<u64>, searched: bool) -> String {
         (Some(0), "") => "All clear".to_owned(),
         (Some(1), "") => "1 message waits for you".to_owned(),
         (Some(count), "") => format!("{} wait for you", messages(count)),
+        (Some(0), _) => tab.label.to_owned(),
         (Some(count), _) => messages(count),
     }
 }
