@@ -11,7 +11,6 @@ use clap::Args;
 use crate::app;
 use crate::config::Config;
 use crate::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
-use crate::message::Message;
 use crate::policy;
 use crate::verdict::Scan;
 
@@ -37,7 +36,7 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
     }
     let direction = if arguments.outbound { Direction::Outbound } else { Direction::Inbound };
     let scanner = super::runtime()?.block_on(app::scanner(config))?;
-    let envelope = envelope_of(&body, direction);
+    let envelope = envelope(direction)?;
     let scanned = scanner.scan_here(&body, &envelope);
     let policy = config.route(direction).policy()?;
     let recipient = envelope.recipients.first().context("an envelope has a recipient")?;
@@ -50,25 +49,16 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes up the envelope of a message on disk: its own Return-Path, a client on this machine.
-pub(super) fn envelope_of(body: &[u8], direction: Direction) -> Envelope {
-    let message: Message = crate::message::parse(body);
-    let reverse_path = message
-        .header("Return-Path")
-        .map(|header| header.value.trim().trim_start_matches('<').trim_end_matches('>').to_owned())
-        .and_then(|path| Address::parse(&path).ok())
-        .or_else(|| message.from.first().and_then(|from| Address::parse(&from.address).ok()));
-    let recipients = match Address::parse("someone@localhost") {
-        Ok(address) => vec![address],
-        Err(_) => Vec::new(),
-    };
-    Envelope {
+/// Makes up the envelope of a message on disk: a client on this machine, the reverse-path that its header
+/// tells.
+fn envelope(direction: Direction) -> anyhow::Result<Envelope> {
+    Ok(Envelope {
         id: TransactionId::from_random([0; TransactionId::LEN]),
         direction,
         client: Client { address: SocketAddr::from(([127, 0, 0, 1], 0)), helo: String::new(), esmtp: true },
-        mail: Mail { reverse_path, ..Mail::default() },
-        recipients,
-    }
+        mail: Mail::default(),
+        recipients: vec![Address::parse("someone@localhost")?],
+    })
 }
 
 fn as_json(scan: &Scan, disposition: &str) -> anyhow::Result<String> {

@@ -170,7 +170,10 @@ impl Config {
             let line = error.span().map(|span| line_of(text, span.start));
             problems.0.push(Problem { line, key: String::new(), message: error.message().to_owned() });
         }
-        read_table(text, "", table.get_ref(), &mut config, &mut problems);
+        // What follows a mistake of syntax is guesswork; its keys would be reported as problems they are not.
+        if problems.0.is_empty() {
+            read_table(text, "", table.get_ref(), &mut config, &mut problems);
+        }
         for key in keys::all() {
             let variable = variable_of(key.name);
             let Some(value) = environment(&variable) else { continue };
