@@ -277,7 +277,7 @@ fn add_parts(to: &mut Collector<'_>, message: &Message) {
         sequence.push_str(head(&part.media_type, 30));
         sequence.push(' ');
     }
-    to.add(Place::Structure, &sequence);
+    to.add(Place::Structure, sequence.trim_end());
     for attachment in message.attachments.iter().take(MAX_ATTACHMENTS) {
         to.add(Place::AttachmentType, &attachment.declared_type);
         if let Some(detected) = attachment.detected_type {

@@ -87,6 +87,15 @@ impl Words {
         self.origins.get(index).is_some_and(|(_, _, distance)| *distance > 0)
     }
 
+    /// Whether the reader of the message sees what stands behind the `index`-th slot.
+    pub(super) fn is_visible(&self, index: usize) -> bool {
+        let origin = self.origins.get(index);
+        origin.and_then(|(first, ..)| self.tokens.get(usize::from(*first))).is_some_and(|token| {
+            use Place::{AttachmentName, FromAddress, FromName, Link, Subject, Text};
+            matches!(token.place, Text | Subject | FromName | FromAddress | Link | AttachmentName)
+        })
+    }
+
     fn token(&self, index: u16) -> Option<(Place, &str)> {
         let token = self.tokens.get(usize::from(index))?;
         Some((token.place, self.text.get(token.start as usize..token.end as usize)?))

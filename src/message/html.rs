@@ -106,7 +106,11 @@ impl Reader {
         let attribute =
             |key: &str| tag.attributes.get(key.as_bytes()).map(|value| String::from_utf8_lossy(&value.value));
         match name {
-            b"script" => self.page.facts.scripts += 1,
+            // Structured data for the mail program, as in receipts, is no program.
+            b"script" => {
+                let is_data = attribute("type").is_some_and(|kind| kind.trim().ends_with("json"));
+                self.page.facts.scripts += usize::from(!is_data);
+            }
             b"iframe" | b"frame" | b"object" | b"embed" => self.page.facts.frames += 1,
             b"a" | b"area" => {
                 self.close_anchor();

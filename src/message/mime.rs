@@ -11,6 +11,9 @@ use super::decode::{self, Encoding};
 use super::field::{self, Line, Lines, Parameterized};
 use super::{Limits, LinkSource, Message, Part, Problem, attachment, html, link};
 
+/// Decoded bytes that are looked into of every attachment, whatever came before it.
+const SNIFF_BYTES: usize = 64 << 10;
+
 /// Collects a message while its tree is walked.
 pub(super) struct Walk<'l> {
     limits: &'l Limits,
@@ -209,7 +212,7 @@ impl<'l> Walk<'l> {
         let is_attached = !is_text || name.is_some();
         let charset = part.content_type.as_ref().and_then(|parsed| parsed.parameter("charset"));
         let mut size_bytes = body.len();
-        let limit = if is_shown { self.limits.html_bytes } else { self.attachment_budget };
+        let limit = if is_shown { self.limits.html_bytes } else { self.attachment_budget.max(SNIFF_BYTES) };
         let decoded = match encoding {
             Encoding::Base64 => {
                 size_bytes = decode::base64_len(body);

@@ -247,6 +247,16 @@ const SINGLE_FIELDS: [&str; 13] = [
     "Content-Type",
 ];
 
+/// Returns the longest beginning of a text that has at most `limit` bytes.
+pub fn text_prefix(text: &str, limit: usize) -> &str {
+    decode::prefix(text, limit)
+}
+
+/// Reads the mailboxes of an address field by its raw value, within the usual limits.
+pub fn mailboxes(raw_value: &str) -> Vec<Mailbox> {
+    field::mailboxes(raw_value, Limits::DEFAULT.mailboxes)
+}
+
 /// Parses a message. Never fails and never panics.
 pub fn parse(raw: &[u8]) -> Message {
     parse_within(raw, &Limits::DEFAULT)

@@ -121,6 +121,19 @@ fn ten_thousand_nested_parts_neither_overflow_nor_hide() {
 }
 
 #[test]
+fn a_large_attachment_hides_no_later_one() {
+    let limits = Limits { attachment_bytes: 10, ..Limits::DEFAULT };
+    let part = |content: &str| format!("--a\nContent-Type: application/x\n\n{content}\n");
+    let rest = format!(
+        "{HEAD}Content-Type: multipart/mixed; boundary=a\n\n{}{}--a--",
+        part(&"x".repeat(100)),
+        part("MZ\u{1}\u{0}")
+    );
+    let message = parse_within(rest.as_bytes(), &limits);
+    assert_eq!(message.attachments[1].detected_type, Some("application/vnd.microsoft.portable-executable"));
+}
+
+#[test]
 fn every_limit_is_noted() {
     let limits = Limits {
         header_fields: 5,

@@ -1,7 +1,7 @@
 //! One kept message for one recipient: what the reviewer sees, and how it stands in its row.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
 use super::{Error, Failure};
-use crate::mail::{Direction, TransactionId};
+use crate::mail::{Client, Direction, TransactionId};
 use crate::privacy::Redacted;
 use crate::store::Sealer;
 use crate::store::timestamp::from_column;
@@ -144,6 +144,9 @@ pub struct Private {
     /// The reverse-path; empty for the null one.
     #[serde(with = "exposed")]
     pub reverse_path: Redacted<String>,
+    /// What the client said after HELO or EHLO.
+    #[serde(with = "exposed")]
+    pub helo: Redacted<String>,
     /// The recipient of this entry.
     #[serde(with = "exposed")]
     pub recipient: Redacted<String>,
@@ -208,6 +211,12 @@ mod exposed {
 }
 
 impl Entry {
+    /// Returns the client of the transaction, as it was seen in the session; `None` where it is not known.
+    pub fn client(&self) -> Option<Client> {
+        let address = SocketAddr::new(self.client_ip?, 0);
+        Some(Client { address, helo: self.private.helo.expose().clone(), esmtp: true })
+    }
+
     /// Returns the finding that tells a person best why the message was kept: the strongest, but a rule
     /// before the learned words, which it often sums up, unless it weighs less than a third of them.
     pub fn main_finding(&self) -> Option<&Finding> {

@@ -18,7 +18,7 @@ use std::error::Error as _;
 use std::io;
 
 use thiserror::Error;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 pub use entry::{Delivery, Entry, EntryId, Private, SeenLink, State};
 pub use outbox::{Failure, Job, LEASE, backoff};
@@ -114,10 +114,8 @@ impl Error {
 }
 
 impl Quarantine {
-    /// Opens the quarantine over its two stores, checks that the key is the one that sealed it, and undoes
-    /// what an earlier run left half done (see [`Quarantine::recover`]).
-    ///
-    /// One process at a time may do this on the same stores.
+    /// Opens the quarantine over its two stores and checks that the key is the one that sealed it. The one
+    /// process that serves calls [`Quarantine::recover`] next.
     ///
     /// # Errors
     /// [`Error::WrongKey`] when the stores were sealed with another key; otherwise a store's failure.
@@ -126,8 +124,7 @@ impl Quarantine {
         bodies: Bodies,
         key: &InstallationKey,
         config: Config,
-        now: OffsetDateTime,
-    ) -> Result<(Self, Recovered), Error> {
+    ) -> Result<Self, Error> {
         let quarantine = Quarantine {
             records,
             bodies,
@@ -136,8 +133,7 @@ impl Quarantine {
             config,
         };
         quarantine.check_key().await?;
-        let recovered = quarantine.recover(now).await?;
-        Ok((quarantine, recovered))
+        Ok(quarantine)
     }
 
     async fn check_key(&self) -> Result<(), Error> {

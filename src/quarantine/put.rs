@@ -235,6 +235,7 @@ impl Quarantine {
                 from_name: cut(arrival.summary.from_name.expose(), FIELD_LIMIT_CHARS),
                 from_address: cut(arrival.summary.from_address.expose(), FIELD_LIMIT_CHARS),
                 reverse_path: Redacted::new(sender.map(Address::to_path).unwrap_or_default()),
+                helo: cut(&envelope.client.helo, FIELD_LIMIT_CHARS),
                 recipient: Redacted::new(recipient.to_path()),
                 preview: cut(arrival.summary.preview.expose(), PREVIEW_LIMIT_CHARS),
                 links: arrival.summary.links.iter().take(LINKS_LIMIT).cloned().collect(),

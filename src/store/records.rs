@@ -51,11 +51,21 @@ impl Records {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new()
-            .max_connections(8)
-            .connect_with(options)
-            .await
-            .map_err(RecordsError::Open)?;
+        Self::connect(SqlitePoolOptions::new().max_connections(8), options).await
+    }
+
+    /// Opens an empty store in memory, for tests and for commands that keep nothing.
+    ///
+    /// # Errors
+    /// [`RecordsError`] when there is no memory for it.
+    pub async fn in_memory() -> Result<Self, RecordsError> {
+        // A database in memory lives as long as its one connection.
+        let pool = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        Self::connect(pool, SqliteConnectOptions::new().in_memory(true).foreign_keys(true)).await
+    }
+
+    async fn connect(pool: SqlitePoolOptions, options: SqliteConnectOptions) -> Result<Self, RecordsError> {
+        let pool = pool.connect_with(options).await.map_err(RecordsError::Open)?;
         sqlx::migrate!("src/store/migrations").run(&pool).await.map_err(RecordsError::Migrate)?;
         Ok(Records { pool, writing: Arc::default() })
     }

@@ -30,7 +30,9 @@ pub(super) async fn open(
     key: [u8; 32],
 ) -> Result<(Quarantine, Recovered), Error> {
     let records = Records::open(&folder.join("records.db")).await.unwrap();
-    Quarantine::open(records, bodies, &InstallationKey::new(key), Config::default(), NOW).await
+    let quarantine = Quarantine::open(records, bodies, &InstallationKey::new(key), Config::default()).await?;
+    let recovered = quarantine.recover(NOW).await?;
+    Ok((quarantine, recovered))
 }
 
 impl House {

@@ -45,8 +45,7 @@ impl House {
         let records = Records::open(&folder.path().join("records.db")).await.unwrap();
         let key = InstallationKey::new([9; 32]);
         let config = quarantine::Config::default();
-        let (quarantine, _) =
-            Quarantine::open(records.clone(), Bodies::in_memory(), &key, config, NOW).await.unwrap();
+        let quarantine = Quarantine::open(records.clone(), Bodies::in_memory(), &key, config).await.unwrap();
         let accounts = Accounts::new(records, &key, accounts::Config::default());
         let (sender, notices) = mpsc::channel(16);
         let outgoing =

@@ -1,0 +1,118 @@
+//! How fast a message is scanned: every step on its own and the whole, over a folder of messages.
+//!
+//! `cargo bench --bench scan` uses the sample mail in `corpus/`; `LAZARET_BENCH_FOLDER=DIR` another folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use divan::Bencher;
+use divan::counter::{BytesCount, ItemsCount};
+use lazaret::learn::{self, FeatureKey, Label, Lesson, Model};
+use lazaret::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
+use lazaret::message::{self, Message};
+use lazaret::rules::RuleSet;
+
+fn main() {
+    divan::main();
+}
+
+struct Input {
+    raw: Vec<Vec<u8>>,
+    parsed: Vec<Message>,
+    rules: RuleSet,
+    key: FeatureKey,
+    model: Model,
+    envelope: Envelope,
+}
+
+fn input() -> &'static Input {
+    static INPUT: OnceLock<Input> = OnceLock::new();
+    INPUT.get_or_init(|| {
+        let folder = std::env::var_os("LAZARET_BENCH_FOLDER")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus"), PathBuf::from);
+        let mut files = Vec::new();
+        find(&folder, &mut files);
+        let raw: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+        let parsed: Vec<Message> = raw.iter().map(|raw| message::parse(raw)).collect();
+        let key = FeatureKey::from_bytes([7; 32]);
+        let mut model = Model::new();
+        for (index, message) in parsed.iter().enumerate() {
+            let label = if index % 2 == 0 { Label::Ham } else { Label::Spam };
+            model.learn(&Lesson { label, features: learn::extract(message, None, &key).features });
+        }
+        let bytes: usize = raw.iter().map(Vec::len).sum();
+        println!("{} messages, {} bytes on average", raw.len(), bytes / raw.len().max(1));
+        Input { raw, parsed, rules: RuleSet::built_in(Direction::Inbound), key, model, envelope: envelope() }
+    })
+}
+
+fn find(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            find(&path, files);
+        } else if path
+            .file_name()
+            .is_some_and(|name| name != "MANIFEST" && name != "README.md" && name != "index")
+        {
+            files.push(path);
+        }
+    }
+    files.sort();
+}
+
+fn envelope() -> Envelope {
+    Envelope {
+        id: TransactionId::from_random([0; TransactionId::LEN]),
+        direction: Direction::Inbound,
+        client: Client {
+            address: "192.0.2.1:25".parse().unwrap(),
+            helo: "mail.sender.example".to_owned(),
+            esmtp: true,
+        },
+        mail: Mail { reverse_path: Address::parse("ann@sender.example").ok(), ..Mail::default() },
+        recipients: vec![Address::parse("alice@example.org").unwrap()],
+    }
+}
+
+fn counted(bencher: Bencher<'_, '_>, mut work: impl FnMut(&Input, usize)) {
+    let input = input();
+    let bytes: usize = input.raw.iter().map(Vec::len).sum();
+    bencher.counter(ItemsCount::new(input.raw.len())).counter(BytesCount::new(bytes)).bench_local(|| {
+        for index in 0..input.raw.len() {
+            work(input, index);
+        }
+    });
+}
+
+#[divan::bench]
+fn parse(bencher: Bencher<'_, '_>) {
+    counted(bencher, |input, index| {
+        divan::black_box(message::parse(&input.raw[index]));
+    });
+}
+
+#[divan::bench]
+fn rules(bencher: Bencher<'_, '_>) {
+    counted(bencher, |input, index| {
+        divan::black_box(input.rules.evaluate(&input.parsed[index], &input.envelope));
+    });
+}
+
+#[divan::bench]
+fn bayes(bencher: Bencher<'_, '_>) {
+    counted(bencher, |input, index| {
+        let extracted = learn::extract(&input.parsed[index], Some(&input.envelope.client), &input.key);
+        divan::black_box(input.model.judge(&extracted));
+    });
+}
+
+#[divan::bench]
+fn whole(bencher: Bencher<'_, '_>) {
+    counted(bencher, |input, index| {
+        let message = message::parse(&input.raw[index]);
+        divan::black_box(input.rules.evaluate(&message, &input.envelope));
+        let extracted = learn::extract(&message, Some(&input.envelope.client), &input.key);
+        divan::black_box(input.model.judge(&extracted));
+    });
+}

@@ -1,0 +1,69 @@
+//! What commands need of an installation, without serving: a scanner, a reviewer, a teacher.
+//!
+//! They work beside a running gateway. It has the state store to itself, so a command folds the lessons
+//! of the records store, and what a command writes there the gateway follows.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::{Folder, now, open_quarantine, rules, scan_config};
+use crate::config::Config;
+use crate::gateway::Review;
+use crate::learn::{FeatureKey, Label};
+use crate::scan::{Learned, Scanner};
+use crate::store::{Appended, Memory, Records, Teacher};
+
+/// A reviewer's desk on the command line.
+pub struct Desk {
+    /// Carries out decisions.
+    pub review: Review,
+}
+
+/// Opens the data folder beside a gateway that may be serving from it.
+///
+/// # Errors
+/// What could not be opened.
+pub async fn desk(config: &Config) -> anyhow::Result<Desk> {
+    let folder = Folder::open(&config.data_dir).await?;
+    let quarantine = open_quarantine(config, &folder).await?;
+    let learned = learned(&folder).await?;
+    Ok(Desk { review: Review { quarantine, learned, wake: Arc::new(Notify::new()) } })
+}
+
+impl Desk {
+    /// Teaches a batch of messages in one transaction.
+    ///
+    /// # Errors
+    /// A store's failure: nothing of the batch was learned.
+    pub async fn learn(&self, label: Label, messages: Vec<Bytes>) -> anyhow::Result<Appended> {
+        Ok(self.review.learned.learn(label, messages, Teacher::Cli, now()).await?)
+    }
+}
+
+/// Makes a scanner for messages on disk. A data folder that does not exist is not made; nothing has been
+/// learned then.
+///
+/// # Errors
+/// What could not be opened.
+pub async fn scanner(config: &Config) -> anyhow::Result<Scanner> {
+    let learned = if config.data_dir.join("lazaret.key").exists() {
+        let learned = learned(&Folder::open(&config.data_dir).await?).await?;
+        learned.load().await?;
+        learned
+    } else {
+        Learned::open(
+            &Records::in_memory().await?,
+            Arc::new(Memory::default()),
+            FeatureKey::from_bytes([0; 32]),
+        )
+        .await?
+    };
+    Ok(Scanner::new(scan_config(config), rules(config.rules_dir.as_deref())?, learned))
+}
+
+async fn learned(folder: &Folder) -> anyhow::Result<Learned> {
+    let state = Arc::new(Memory::default());
+    Ok(Learned::open(&folder.records, state, FeatureKey::new(&folder.key)).await?)
+}

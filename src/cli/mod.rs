@@ -1,0 +1,91 @@
+//! The command line: one file per command.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a configuration that cannot be used (sysexits'
+//! `EX_CONFIG`).
+
+mod config;
+mod demo;
+mod learn;
+mod messages;
+mod quarantine;
+mod scan;
+mod serve;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
+
+/// The exit code for a configuration that cannot be used.
+const EX_CONFIG: u8 = 78;
+
+/// A mail gateway that scans, keeps doubtful mail in quarantine, and loses nothing.
+#[derive(Debug, Parser)]
+#[command(name = "lazaret", version, about)]
+struct Arguments {
+    /// The configuration file; without one, the embedded default is used.
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve,
+    /// Show it at work: send some 200 sample messages through a gateway of its own, and stay up.
+    Demo(demo::Arguments),
+    /// Scan one message: findings, score, disposition, reasons.
+    Scan(scan::Arguments),
+    /// Teach the filter from files, folders, Maildirs or mbox files.
+    Learn(learn::Arguments),
+    /// Review kept mail.
+    #[command(subcommand)]
+    Quarantine(quarantine::Command),
+    /// Check or explain the configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let path = arguments.config.as_deref();
+    let result = match arguments.command {
+        Command::Config(command) => return config::run(&command, path),
+        Command::Serve => load(path).and_then(|config| serve::run(&config)),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Scan(arguments) => load(path).and_then(|config| scan::run(&arguments, &config)),
+        Command::Learn(arguments) => load(path).and_then(|config| learn::run(&arguments, &config)),
+        Command::Quarantine(command) => load(path).and_then(|config| quarantine::run(&command, &config)),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lazaret: {error:#}");
+            if error.is::<ConfigError>() { ExitCode::from(EX_CONFIG) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn load(path: Option<&Path>) -> anyhow::Result<Config> {
+    Ok(Config::load(path)?)
+}
+
+/// Starts the runtime of a command that needs one.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,61 @@
+//! One transaction end to end, and the release of what was kept.
+//!
+//! `transaction` is the way of a message on one page; read it first. `custody` makes the only 2xx that an
+//! end of data can get. `outbox` delivers what people released; `review` is what they may do.
+
+mod custody;
+mod outbox;
+mod review;
+mod transaction;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+pub use custody::Custody;
+pub use outbox::{Outbox, SendError, Sender};
+pub use review::Review;
+pub use transaction::{Marking, Transaction};
+
+use crate::ingress;
+use crate::mail::Direction;
+use crate::policy::Policy;
+use crate::privacy::PseudonymKey;
+use crate::quarantine::Quarantine;
+use crate::relay::Relay;
+use crate::scan::Scanner;
+
+/// Tells the time; a test tells it what it wants.
+pub type Clock = Arc<dyn Fn() -> OffsetDateTime + Send + Sync>;
+
+/// One direction of the gateway: what every transaction of a listener shares.
+#[derive(Clone)]
+pub struct Gateway {
+    /// Which way mail travels here.
+    pub direction: Direction,
+    /// The name in our Received fields.
+    pub hostname: Arc<str>,
+    /// The next hop.
+    pub relay: Relay,
+    /// The scanner.
+    pub scanner: Scanner,
+    /// The policy of the direction.
+    pub policy: Arc<Policy>,
+    /// What is written into the header of what passes.
+    pub marking: Marking,
+    /// The quarantine.
+    pub quarantine: Quarantine,
+    /// The key of pseudonyms in the log.
+    pub pseudonyms: PseudonymKey,
+    /// The clock.
+    pub clock: Clock,
+}
+
+impl ingress::Service for Gateway {
+    type Handler = Transaction;
+
+    fn connect(&self, _peer: SocketAddr) -> Transaction {
+        Transaction::new(self.clone())
+    }
+}

@@ -1,0 +1,125 @@
+//! Native tests for what a pattern cannot say, one file per family.
+//!
+//! A function returns the sentence for the reviewer when it hits; an empty one when the rule's description
+//! says it all.
+
+mod attachments;
+mod content;
+mod links;
+mod lists;
+mod outbound;
+mod sender;
+
+use crate::mail::Envelope;
+use crate::message::{Link, LinkSource, Mailbox, Message};
+
+use lists::Lists;
+
+/// A native test: the message and the arguments in the rule file.
+pub(super) type Function = fn(&Context<'_>, &[String]) -> Option<String>;
+
+/// Returns the function of a name.
+pub(super) fn find(name: &str) -> Option<Function> {
+    [sender::FUNCTIONS, links::FUNCTIONS, attachments::FUNCTIONS, content::FUNCTIONS, outbound::FUNCTIONS]
+        .into_iter()
+        .flatten()
+        .find(|(known, _)| *known == name)
+        .map(|(_, function)| *function)
+}
+
+/// A message with what several functions need, computed once.
+pub(super) struct Context<'a> {
+    message: &'a Message,
+    envelope: &'a Envelope,
+    lists: &'static Lists,
+    /// The first mailbox of From.
+    from: Mailbox,
+    /// Its domain, lower case.
+    from_domain: String,
+    /// Its organisational domain.
+    from_org: String,
+    /// The domain of the reverse-path, lower case; empty where there is none.
+    return_domain: String,
+    /// The organisational domains that DKIM signatures name. They are read, not verified.
+    dkim_orgs: Vec<String>,
+    /// Links to web hosts, those in attachments left out.
+    links: Vec<WebLink<'a>>,
+}
+
+/// A link to a web host.
+struct WebLink<'a> {
+    link: &'a Link,
+    host: String,
+    org: String,
+}
+
+impl<'a> Context<'a> {
+    /// Prepares a message.
+    pub(super) fn new(message: &'a Message, envelope: &'a Envelope) -> Self {
+        let from = message.from.first().cloned().unwrap_or_default();
+        let from_domain = domain_of(&from.address);
+        let reverse_path = envelope.mail.reverse_path.as_ref().map(|path| path.to_path());
+        let return_path = reverse_path.or_else(|| super::view::return_path(message));
+        let signed = message.headers_named("DKIM-Signature").take(10).filter_map(|header| {
+            let tags = header.value.split(';').map(str::trim);
+            let domain = tags.filter_map(|tag| tag.strip_prefix("d=")).next()?;
+            Some(org(&domain.trim().to_ascii_lowercase()).to_owned())
+        });
+        let links = message.links.iter().filter(|link| link.source != LinkSource::Attachment);
+        Context {
+            message,
+            envelope,
+            lists: Lists::get(),
+            from_org: org(&from_domain).to_owned(),
+            from_domain,
+            from,
+            return_domain: return_path.as_deref().map(domain_of).unwrap_or_default(),
+            dkim_orgs: signed.collect(),
+            links: links
+                .filter_map(|link| {
+                    let host = link.host()?;
+                    Some(WebLink { link, org: org(&host).to_owned(), host })
+                })
+                .collect(),
+        }
+    }
+
+    /// The links that a reader can follow.
+    fn clickable(&self) -> impl Iterator<Item = &WebLink<'a>> {
+        self.links.iter().filter(|link| link.link.is_clickable())
+    }
+
+    /// The pictures that a mail program fetches.
+    fn images(&self) -> impl Iterator<Item = &WebLink<'a>> {
+        self.links.iter().filter(|link| !link.link.is_clickable())
+    }
+
+    /// Whether a host belongs to who sends: From, reverse-path, a signature, or the tracking of a bulk sender.
+    fn is_own(&self, host_org: &str, host: &str) -> bool {
+        host_org == self.from_org
+            || !self.return_domain.is_empty() && host_org == org(&self.return_domain)
+            || self.dkim_orgs.iter().any(|signer| signer == host_org)
+            || self.lists.bulk_hosts.has_host(host)
+    }
+
+    /// Whether a signature names the organisation of From.
+    fn is_signed_by_author(&self) -> bool {
+        self.dkim_orgs.contains(&self.from_org)
+    }
+}
+
+/// Returns the domain of an address, lower case; empty where there is none.
+fn domain_of(address: &str) -> String {
+    let domain = address.rsplit_once('@').map(|(_, domain)| domain).unwrap_or_default();
+    domain.trim_end_matches(['.', '>', ' ']).to_lowercase()
+}
+
+/// Returns the organisational domain of a host, or the host itself.
+fn org(host: &str) -> &str {
+    psl::domain_str(host).unwrap_or(host)
+}
+
+/// Says yes with nothing to add to the rule's description.
+fn plainly(is_hit: bool) -> Option<String> {
+    is_hit.then(String::new)
+}

@@ -1,0 +1,171 @@
+//! The engine on small rule sets, and every built-in rule on its examples.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::mail::{Address, Client, Direction, Mail, TransactionId};
+use crate::message::parse;
+
+fn envelope(direction: Direction, from: &str, recipients: &[String]) -> Envelope {
+    Envelope {
+        id: TransactionId::from_random([7; 16]),
+        direction,
+        client: Client { address: ([192, 0, 2, 1], 25).into(), helo: "mx.example.org".into(), esmtp: true },
+        mail: Mail { reverse_path: Address::parse(from).ok(), ..Mail::default() },
+        recipients: recipients.iter().filter_map(|to| Address::parse(to).ok()).collect(),
+    }
+}
+
+fn compile_text(text: &str) -> (RuleSet, Vec<Problem>) {
+    RuleSet::compile(&[Source { name: "test.cf".into(), text: text.into() }])
+}
+
+/// Runs rules over a message from `jane@example.org` and checks the symbols that hit.
+fn check(rules: &str, mail: &str, expected: &[&str]) {
+    let (set, problems) = compile_text(rules);
+    assert_eq!(problems, [], "{rules}");
+    let message = parse(mail.replace('\n', "\r\n").as_bytes());
+    let findings = set.evaluate(&message, &envelope(Direction::Inbound, "bounce@example.org", &[]));
+    let symbols: Vec<_> = findings.iter().map(|finding| finding.symbol.as_str()).collect();
+    assert_eq!(symbols, expected, "{rules}\n{mail}");
+}
+
+const MAIL: &str = "From: \"Doe, Jane\" <jane@example.org>\nTo: a@example.com\nCc: b@example.com\n\
+    Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= from\n here\nMessage-ID: <1@example.org>\n\nOne two\nthree\n\nfour http://a.example/x\n";
+
+#[test]
+fn patterns_see_their_part_of_the_message() {
+    check("header A Subject =~ /^Grüße from here$/", MAIL, &["A"]);
+    check("header A subject:raw =~ /utf-8.*\\n here/s", MAIL, &["A"]);
+    check("header A From:addr =~ /^jane@example\\.org$/", MAIL, &["A"]);
+    check("header A From:name =~ /^Doe, Jane$/", MAIL, &["A"]);
+    check("header A ToCc =~ /^b@/", MAIL, &["A"]);
+    check("header A ALL =~ /^Cc: b/m", MAIL, &["A"]);
+    check("header A MESSAGEID =~ /example/", MAIL, &["A"]);
+    check("header A EnvelopeFrom =~ /^bounce@/", MAIL, &["A"]);
+    check("header A exists:cc\nheader B exists:Bcc", MAIL, &["A"]);
+    check("header A Bcc !~ /x/\nheader B Subject !~ /Grüße/", MAIL, &["A"]);
+    check("header A Bcc =~ /none/ [if-unset: none]", MAIL, &["A"]);
+    check("body A /One two three/\nbody B /three four/", MAIL, &["A"]);
+    check("body A /^Grüße/\nrawbody B /two\\nthree/", MAIL, &["A", "B"]);
+    check("uri A /^http:\\/\\/a\\.example\\/x$/", MAIL, &["A"]);
+}
+
+#[test]
+fn metas_build_on_other_rules_in_any_order() {
+    check("meta A __B && !C\nmeta __B __D\nbody __D /four/\nbody C /five/", MAIL, &["A"]);
+    check("meta A (__X + __Y) > 1\nbody __X /One/\nbody __Y /two/", MAIL, &["A"]);
+    check("body A /One/\nscore A 0\nmeta B A", MAIL, &["B"]);
+}
+
+#[test]
+fn scores_and_descriptions_are_those_given() {
+    let (set, _) = compile_text("body A /One/\nbody T_B /x/\nbody C /y/\nscore C 1 2 3 4\ndescribe C Words");
+    let rules: Vec<_> = set.rules().map(|rule| (rule.name, rule.score, rule.description)).collect();
+    assert_eq!(rules, [("A", 1.0, ""), ("T_B", 0.01, ""), ("C", 3.0, "Words")]);
+}
+
+#[test]
+fn explanations_say_what_was_found() {
+    let (set, _) = compile_text("body A /two three/\ndescribe A Counts\nbody B eval:link_says_otherwise()");
+    let mail = format!(
+        "{}<a href=http://evil.example/>https://www.paypal.com/</a>",
+        MAIL.replace("\n\nOne", "\nContent-Type: text/html\n\nOne")
+    );
+    let findings = set.evaluate(&parse(mail.as_bytes()), &envelope(Direction::Inbound, "a@example.org", &[]));
+    let words: Vec<_> = findings.iter().map(|finding| finding.explanation.expose().as_str()).collect();
+    assert_eq!(words, ["Counts: “two three”.", "The link says www.paypal.com but goes to evil.example."]);
+}
+
+#[test]
+fn every_line_that_is_not_used_is_reported() {
+    let text = "body A /(?=x)/\nfoo bar\nscore B 1\nmeta C D\nmeta E F\nmeta F E\nbody G eval:nothing()\n\
+        ifplugin X\nbody H /x/\nendif\nbody I /x/\ntest J ok x\nif 1\n";
+    let (set, problems) = compile_text(text);
+    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "test.cf:1: look-around assertions are not supported",
+            "test.cf:2: `foo` is not supported",
+            "test.cf:3: there is no rule `B`",
+            "test.cf:4: there is no rule `D`",
+            "test.cf:5: `E` depends on itself, or on more than 50 levels of rules",
+            "test.cf:6: `F` depends on itself, or on more than 50 levels of rules",
+            "test.cf:7: there is no function `nothing`",
+            "test.cf:8: `ifplugin` is not supported: the block up to `endif` is left out",
+            "test.cf:12: there is no rule `J`",
+            "test.cf:13: `if` is not supported: the block up to `endif` is left out",
+            "test.cf:13: the block has no `endif`",
+        ]
+    );
+    assert_eq!(set.rules().map(|rule| rule.name).collect::<Vec<_>>(), ["I", "C"]);
+}
+
+/// The examples of functions and metas: messages after lines `=== +HIT -MISS recipients=N`.
+const EXAMPLES: [(Direction, &str); 2] = [
+    (Direction::Inbound, include_str!("../../rules/examples/inbound.txt")),
+    (Direction::Outbound, include_str!("../../rules/examples/outbound.txt")),
+];
+
+#[test]
+fn every_built_in_rule_compiles_hits_and_misses_as_its_examples_say() {
+    let mut seen: BTreeMap<String, (bool, bool)> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    let mut scoring = BTreeSet::new();
+    for (direction, examples) in EXAMPLES {
+        let (set, problems) = RuleSet::compile(&RuleSet::built_in_sources(direction));
+        assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::<String>::new());
+        wrong.extend(set.failed_examples().into_iter().map(|(name, text)| format!("{name}: {text}")));
+        let described = set.rules().filter(|rule| !rule.name.starts_with("__"));
+        for rule in described {
+            assert!(!rule.description.is_empty(), "{} has no description", rule.name);
+            scoring.insert(rule.name.to_owned());
+        }
+        for (name, (hit, miss)) in set.examples() {
+            let entry = seen.entry(name.to_owned()).or_default();
+            *entry = (entry.0 || hit, entry.1 || miss);
+        }
+        for example in examples.split("\n=== ").skip(1) {
+            let (head, mail) = example.split_once('\n').unwrap();
+            let message = parse(mail.replace('\n', "\r\n").as_bytes());
+            let count = head.split_whitespace().find_map(|word| word.strip_prefix("recipients="));
+            let count: usize = count.map_or(1, |count| count.parse().unwrap());
+            let recipients: Vec<_> = (0..count).map(|index| format!("r{index}@example.net")).collect();
+            let sender =
+                message.header("Return-Path").map(|path| path.value.trim_matches(['<', '>']).to_owned());
+            let hits = set.hits(&message, &envelope(direction, &sender.unwrap_or_default(), &recipients));
+            for word in head.split_whitespace().filter(|word| word.starts_with(['+', '-'])) {
+                let (expected, name) = (word.starts_with('+'), word.trim_start_matches(['+', '-']));
+                if hits.contains(&name) != expected {
+                    wrong.push(format!("{word}: {}", mail.lines().take(4).collect::<Vec<_>>().join(" | ")));
+                }
+                let entry = seen.entry(name.to_owned()).or_default();
+                *(if expected { &mut entry.0 } else { &mut entry.1 }) = true;
+            }
+        }
+    }
+    let missing: Vec<_> =
+        scoring.iter().filter(|name| seen.get(*name) != Some(&(true, true))).cloned().collect();
+    assert_eq!((wrong, missing), (Vec::<String>::new(), Vec::<String>::new()), "wrong, without examples");
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_mail_is_evaluated(
+        body in "[ -~\u{e9}\u{430}\u{212a}\n]{0,400}",
+        from in "[ -~]{0,40}",
+        link in "[!-~]{0,40}",
+    ) {
+        let raw = format!("From: {from}\nReply-To: {from}\nList-Id: {link}\nContent-Type: text/html\n\n{body}<a href='http://{link}'>{link}</a>");
+        for direction in Direction::ALL {
+            set(direction).evaluate(&parse(raw.as_bytes()), &envelope(direction, "a@example.org", &[]));
+        }
+    }
+}
+
+fn set(direction: Direction) -> &'static RuleSet {
+    static SETS: std::sync::OnceLock<Vec<RuleSet>> = std::sync::OnceLock::new();
+    let sets = SETS.get_or_init(|| Direction::ALL.map(RuleSet::built_in).into());
+    &sets[usize::from(direction == Direction::Outbound)]
+}

@@ -1,0 +1,195 @@
+//! The learned models over real stores: what is in service follows the log, and survives its snapshot.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use tokio::sync::oneshot;
+
+use super::Learned;
+use crate::learn::{FeatureKey, Label, Model};
+use crate::message::parse;
+use crate::store::{LessonLog, Memory, Records, State, StateError, Teacher};
+
+const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+struct House {
+    folder: tempfile::TempDir,
+    records: Records,
+    state: Arc<Memory>,
+}
+
+impl House {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(&folder.path().join("records.sqlite")).await.unwrap();
+        House { folder, records, state: Arc::new(Memory::default()) }
+    }
+
+    async fn open(&self) -> Learned {
+        self.open_with(Arc::clone(&self.state) as Arc<dyn State>).await
+    }
+
+    async fn open_with(&self, state: Arc<dyn State>) -> Learned {
+        Learned::open(&self.records, state, FeatureKey::from_bytes([4; 32])).await.unwrap()
+    }
+}
+
+fn mails(subject: &str, text: &str, count: usize) -> Vec<Bytes> {
+    (0..count)
+        .map(|n| format!("From: a@example.org\r\nSubject: {subject}\r\n\r\n{text} {n}\r\n").into())
+        .collect()
+}
+
+async fn teach(learned: &Learned, count: usize) {
+    for (label, subject, text) in [
+        (Label::Spam, "Claim your prize", "You won lottery money, send bank details"),
+        (Label::Ham, "Minutes", "We talked about the agenda on Tuesday"),
+    ] {
+        learned.learn(label, mails(subject, text, count), Teacher::Cli, NOW).await.unwrap();
+    }
+}
+
+/// Compares the model in service with one folded from the whole log.
+async fn check(house: &House, model: &Model) {
+    let entries = LessonLog::new(&house.records).after(0, 1_000).await.unwrap();
+    let mut expected = Model::new();
+    for entry in &entries {
+        expected.follow(&entry.step);
+    }
+    assert!(*model == expected);
+}
+
+#[tokio::test]
+async fn a_model_learns_and_judges() {
+    let house = House::new().await;
+    let learned = house.open().await;
+    let message = parse(b"Subject: Claim your prize\r\n\r\nlottery money, send bank details\r\n");
+    assert_eq!(learned.judge(&message, None), None);
+    teach(&learned, 60).await;
+    let model = learned.load().await.unwrap();
+    assert_eq!(model.lessons(), (60, 60));
+    let finding = learned.judge(&message, None).unwrap();
+    assert_eq!(finding.symbol.as_str(), "BAYES_SPAM");
+    check(&house, &model).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_saves_the_fold_and_changes_nothing() {
+    let house = House::new().await;
+    let learned = house.open().await;
+    teach(&learned, 10).await;
+    learned.load().await.unwrap();
+    learned.store().await.unwrap();
+    let second = house.open().await;
+    assert_eq!(second.model().lessons(), (10, 10), "the snapshot is in service at once");
+    second.learn(Label::Spam, mails("More", "of it", 5), Teacher::Cli, NOW).await.unwrap();
+    let model = second.load().await.unwrap();
+    assert_eq!(model.lessons(), (10, 15));
+    check(&house, &model).await;
+}
+
+#[tokio::test]
+async fn a_useless_snapshot_is_folded_again() {
+    let house = House::new().await;
+    let learned = house.open().await;
+    teach(&learned, 5).await;
+    learned.load().await.unwrap();
+    learned.store().await.unwrap();
+    let good = house.state.get("model").unwrap().unwrap();
+    let mut of_another_log = good.clone();
+    of_another_log[3] ^= 1;
+    let mut damaged = good.clone();
+    damaged[50] ^= 1;
+    for bad in [of_another_log, damaged, good[..10].to_vec(), Vec::new()] {
+        house.state.put("model", &bad).unwrap();
+        let learned = house.open().await;
+        assert_eq!(learned.model().lessons(), (0, 0));
+        check(&house, &learned.load().await.unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_ahead_of_the_log_is_not_used() {
+    let house = House::new().await;
+    let learned = house.open().await;
+    teach(&learned, 5).await;
+    learned.load().await.unwrap();
+    learned.store().await.unwrap();
+    let restored = House { state: house.state, ..House::new().await };
+    assert!(restored.folder.path().exists());
+    assert_eq!(restored.open().await.model().sequence(), 0);
+}
+
+struct Broken;
+
+impl State for Broken {
+    fn get(&self, _: &str) -> Result<Option<Vec<u8>>, StateError> {
+        Err(StateError::Panicked)
+    }
+
+    fn put(&self, _: &str, _: &[u8]) -> Result<(), StateError> {
+        Err(StateError::Panicked)
+    }
+
+    fn remove(&self, _: &str) -> Result<(), StateError> {
+        Err(StateError::Panicked)
+    }
+}
+
+#[tokio::test]
+async fn a_broken_state_store_does_not_stop_learning() {
+    let house = House::new().await;
+    let learned = house.open_with(Arc::new(Broken)).await;
+    teach(&learned, 5).await;
+    assert!(learned.store().await.is_ok(), "nothing was folded yet");
+    check(&house, &learned.load().await.unwrap()).await;
+    assert!(learned.store().await.is_err());
+}
+
+#[tokio::test]
+async fn the_follower_takes_up_lessons_and_leaves_a_snapshot() {
+    let house = House::new().await;
+    let learned = house.open().await;
+    teach(&learned, 3).await;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let follower = learned.clone();
+    let task = tokio::spawn(async move {
+        follower
+            .follow(async {
+                drop(stopped.await);
+            })
+            .await;
+    });
+    while learned.model().lessons() != (3, 3) {
+        tokio::task::yield_now().await;
+    }
+    // Another process appends; a notice makes the follower look.
+    let other = house.open_with(Arc::new(Memory::default())).await;
+    teach(&other, 6).await;
+    learned.notify();
+    while learned.model().lessons() != (6, 6) {
+        tokio::task::yield_now().await;
+    }
+    stop.send(()).unwrap();
+    task.await.unwrap();
+    assert_eq!(house.open().await.model().lessons(), (6, 6));
+}
+
+#[tokio::test]
+async fn a_lesson_taken_back_leaves_the_model_in_service() {
+    let house = House::new().await;
+    let learned = house.open().await;
+    teach(&learned, 4).await;
+    learned.load().await.unwrap();
+    let message = parse(b"Subject: one more\r\n\r\nwords\r\n");
+    let lesson = learned.lesson(&message, None, Label::Ham, Teacher::Automatic, NOW);
+    let mut connection = house.records.pool().acquire().await.unwrap();
+    let sequence = LessonLog::append(&mut connection, &lesson).await.unwrap();
+    assert_eq!(learned.load().await.unwrap().lessons(), (5, 4));
+    LessonLog::retract(&mut connection, sequence, &Teacher::Automatic, NOW).await.unwrap();
+    drop(connection);
+    let model = learned.load().await.unwrap();
+    assert_eq!(model.lessons(), (4, 4));
+    check(&house, &model).await;
+}
