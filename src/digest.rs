@@ -74,7 +74,7 @@ impl SignInMail<'_> {
     /// Writes the mail.
     ///
     /// # Errors
-    /// [`Error`] when an address cannot stand in a header field.
+    /// [`enum@Error`] when an address cannot stand in a header field.
     pub fn write(&self) -> Result<Notice, Error> {
         let mut random = [0u8; 16];
         getrandom::fill(&mut random).map_err(Error::Random)?;

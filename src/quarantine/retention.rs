@@ -118,20 +118,27 @@ impl Quarantine {
     /// Removes the bodies that are marked for it. One that the backend does not let go is tried again by
     /// the next purge.
     pub(super) async fn remove_doomed(&self) -> Result<(), Error> {
-        let doomed: Vec<String> = sqlx::query_scalar("SELECT id FROM quarantine_bodies WHERE doomed = 1")
-            .fetch_all(self.records.pool())
-            .await?;
-        for id in doomed {
-            let body = TransactionId::parse(&id).ok_or(Error::Malformed("body_id"))?;
-            self.bodies.delete(&body).await?;
+        loop {
+            let doomed: Vec<String> =
+                sqlx::query_scalar("SELECT id FROM quarantine_bodies WHERE doomed = 1 LIMIT ?")
+                    .bind(BATCH)
+                    .fetch_all(self.records.pool())
+                    .await?;
+            if doomed.is_empty() {
+                return Ok(());
+            }
+            for id in &doomed {
+                self.bodies.delete(&TransactionId::parse(id).ok_or(Error::Malformed("body_id"))?).await?;
+            }
             let mut write = self.records.begin().await?;
-            sqlx::query("DELETE FROM quarantine_bodies WHERE id = ? AND doomed = 1")
-                .bind(id)
-                .execute(&mut *write)
-                .await?;
+            for id in &doomed {
+                sqlx::query("DELETE FROM quarantine_bodies WHERE id = ? AND doomed = 1")
+                    .bind(id)
+                    .execute(&mut *write)
+                    .await?;
+            }
             write.commit().await?;
         }
-        Ok(())
     }
 
     /// Removes one batch of the entries that `selection` finds, and marks their bodies.
