@@ -10,6 +10,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -23,6 +24,9 @@ pub const MAX_VALUE_BYTES: usize = 64 * 1024 * 1024;
 /// Most bytes of a key.
 pub const MAX_KEY_BYTES: usize = 256;
 
+/// How long a store may be locked before it counts as held by another process, and how often it is tried.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const CHUNK_BYTES: usize = 256 * 1024;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const CHECKSUM_BYTES: usize = 32;
@@ -101,7 +105,7 @@ impl Sled {
     /// [`StateError::Locked`] while another process has it open; [`StateError::Open`] where the file system
     /// refuses; [`StateError::SetAside`] where the rename fails.
     pub fn open(path: &Path, now: OffsetDateTime) -> Result<(Self, Option<SetAside>), StateError> {
-        match Sled::open_whole(path) {
+        match Sled::open_unlocked(path) {
             Ok(store) => Ok((store, None)),
             Err(StateError::Damaged) => {
                 let aside = set_aside(path, now).map_err(StateError::SetAside)?;
@@ -110,6 +114,18 @@ impl Sled {
                 Ok((Sled::open_whole(path)?, Some(aside)))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a store, waiting a little while it is locked: sled's threads hold the lock of a store that was
+    /// closed for a moment longer.
+    fn open_unlocked(path: &Path) -> Result<Self, StateError> {
+        let began = Instant::now();
+        loop {
+            match Sled::open_whole(path) {
+                Err(StateError::Locked) if began.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
+                opened => return opened,
+            }
         }
     }
 
