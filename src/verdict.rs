@@ -49,7 +49,8 @@ impl Score {
 
     /// Takes a number of points; what is not finite counts as nothing, what is huge as 10,000.
     pub fn new(points: f64) -> Self {
-        if points.is_finite() { Score(points.clamp(-10_000.0, 10_000.0)) } else { Score(0.0) }
+        // Adding zero makes the negative zero of an empty sum a plain one.
+        if points.is_finite() { Score(points.clamp(-10_000.0, 10_000.0) + 0.0) } else { Score(0.0) }
     }
 
     /// Returns the points.
@@ -60,7 +61,8 @@ impl Score {
 
 impl fmt::Display for Score {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1}", self.0)
+        // Rounded first, for the same reason: -0.04 is shown as 0.0.
+        write!(f, "{:.1}", (self.0 * 10.0).round() / 10.0 + 0.0)
     }
 }
 
@@ -184,6 +186,7 @@ mod tests {
             ..Scan::default()
         };
         assert_eq!(scan.score(), Score::new(1.5));
+        assert_eq!(Scan::default().score().to_string(), "0.0");
     }
 
     #[test]

@@ -132,7 +132,10 @@ impl Outbox {
                 Ok(jobs) if jobs.is_empty() => {
                     let waiting = self.quarantine.waiting().await.unwrap_or_default();
                     Gauge::OutboxWaiting.set(f64::from(u32::try_from(waiting).unwrap_or(u32::MAX)));
-                    let _ = tokio::time::timeout(POLL, self.wake.notified()).await;
+                    tokio::select! {
+                        () = self.wake.notified() => {}
+                        () = tokio::time::sleep(POLL) => {}
+                    }
                 }
                 Ok(jobs) => {
                     for job in jobs {

@@ -340,7 +340,8 @@ impl Transaction {
                 .collect();
             fields.push(("X-Spam-Flag", if flagged { "YES" } else { "NO" }.to_owned()));
             fields.push(("X-Lazaret-Score", scan.score().to_string()));
-            fields.push(("X-Lazaret-Symbols", symbols.join(", ")));
+            let symbols = if symbols.is_empty() { "none".to_owned() } else { symbols.join(", ") };
+            fields.push(("X-Lazaret-Symbols", symbols));
         }
         let mut edits = HeaderEdits::new();
         for (name, value) in fields {

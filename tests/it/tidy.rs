@@ -68,6 +68,13 @@ fn sources() -> BTreeMap<String, Vec<(PathBuf, String)>> {
         let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
         let module = first.trim_end_matches(".rs").to_owned();
         let text = std::fs::read_to_string(&path).unwrap();
+        let is_test = relative.components().any(|part| {
+            let name = part.as_os_str().to_str().unwrap();
+            name == "tests" || name == "tests.rs" || name.ends_with("_tests.rs")
+        }) || relative.ends_with("store/bodies/fault.rs");
+        if is_test {
+            continue;
+        }
         let production = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
         sources.entry(module).or_default().push((path, production));
     }
