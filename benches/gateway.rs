@@ -2,6 +2,13 @@
 //!
 //! Postfix's `smtp-source` sends, its `smtp-sink` takes. `cargo bench --bench gateway` prints a table with
 //! the ratio of each pair; the pairs are run in turn, so that a machine that changes its speed changes both.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a bench that cannot set itself up fails"
+)]
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;

@@ -1,6 +1,13 @@
 //! How fast a message is scanned: every step on its own and the whole, over a folder of messages.
 //!
 //! `cargo bench --bench scan` uses the sample mail in `corpus/`; `LAZARET_BENCH_FOLDER=DIR` another folder.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a bench that cannot set itself up fails"
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -80,6 +80,11 @@ pub(super) fn read(path: &Path, mut visit: impl FnMut(Vec<u8>) -> anyhow::Result
     if mbox.message.is_empty() { Ok(()) } else { visit(mbox.message) }
 }
 
+/// Takes out what would steer the terminal: a message is written by whoever sent it.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// An mbox file, read line by line: a `From ` line after a blank one begins a message, and `>From ` is a
 /// quoted `From ` (the mboxrd form).
 struct Mbox {

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use time::format_description::well_known::Rfc3339;
 
+use super::messages::printable;
 use crate::app;
 use crate::config::Config;
 use crate::quarantine::{Action, Entry, EntryId, Outcome, Query, Review as _, Scope, State};
@@ -183,9 +184,4 @@ fn as_json(entry: &Entry) -> serde_json::Value {
         "subject": entry.private.subject.expose(),
         "findings": entry.private.findings,
     })
-}
-
-/// Takes out what would steer the terminal: a subject is written by whoever sent it.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -8,11 +8,12 @@ pub const SPAM_FROM: f64 = 0.95;
 /// Up to this probability a message is ham.
 pub const HAM_TO: f64 = 0.05;
 
-/// Points at the threshold and at certainty, for spam and for ham.
-const SPAM_POINTS: (f64, f64) = (1.0, 6.0);
+/// Points at the threshold and at certainty, for spam and for ham. By itself the opinion marks a message at
+/// the threshold and keeps it from log-odds of about 5.5 on, with the thresholds of the default policy.
+const SPAM_POINTS: (f64, f64) = (4.0, 8.0);
 const HAM_POINTS: (f64, f64) = (-0.5, -3.0);
 /// Log-odds that count as certainty.
-const CERTAIN: f64 = 10.0;
+const CERTAIN: f64 = 8.0;
 
 /// What a probability amounts to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +62,7 @@ impl Opinion {
         Opinion { probability, state, for_spam, for_ham, log_odds }
     }
 
-    /// Returns the points of the opinion: +1 to +6 for spam, -0.5 to -3 for ham, none between.
+    /// Returns the points of the opinion: +4 to +8 for spam, -0.5 to -3 for ham, none between.
     pub fn points(&self) -> f64 {
         let ((at, full), threshold) = match self.state {
             State::Spam => (SPAM_POINTS, SPAM_FROM),
@@ -108,13 +109,13 @@ mod tests {
 
     #[test]
     fn points_grow_with_certainty() {
-        check(2.945, State::Spam, 1.0);
-        check(6.47, State::Spam, 3.5);
-        check(70.0, State::Spam, 6.0);
+        check(2.945, State::Spam, 4.0);
+        check(5.472, State::Spam, 6.0);
+        check(70.0, State::Spam, 8.0);
         check(0.0, State::Unsure, 0.0);
         check(2.9, State::Unsure, 0.0);
         check(-2.945, State::Ham, -0.5);
-        check(-6.47, State::Ham, -1.75);
+        check(-5.472, State::Ham, -1.75);
         check(-70.0, State::Ham, -3.0);
     }
 

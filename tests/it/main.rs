@@ -1,4 +1,11 @@
 //! Tests of the whole program: the binary, real clients and servers around it, the tree itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test fails by panicking"
+)]
 
 mod custody;
 mod demo;
@@ -7,3 +14,4 @@ mod parts;
 mod postfix;
 mod program;
 mod tidy;
+mod web;

@@ -124,11 +124,6 @@ impl Gateway {
         self.log.lock().unwrap().clone()
     }
 
-    /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Kills it as a power cut would: SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
@@ -138,8 +133,7 @@ impl Gateway {
     /// Asks it to end, and waits until it has.
     pub(crate) fn stop(mut self) -> std::process::ExitStatus {
         terminate(self.child.id());
-        let status = eventually("the gateway to end", || self.child.try_wait().unwrap());
-        status
+        eventually("the gateway to end", || self.child.try_wait().unwrap())
     }
 }
 
