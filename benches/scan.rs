@@ -92,21 +92,21 @@ fn counted(bencher: Bencher<'_, '_>, mut work: impl FnMut(&Input, usize)) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 15, sample_size = 1)]
 fn parse(bencher: Bencher<'_, '_>) {
     counted(bencher, |input, index| {
         divan::black_box(message::parse(&input.raw[index]));
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 15, sample_size = 1)]
 fn rules(bencher: Bencher<'_, '_>) {
     counted(bencher, |input, index| {
         divan::black_box(input.rules.evaluate(&input.parsed[index], &input.envelope));
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 15, sample_size = 1)]
 fn bayes(bencher: Bencher<'_, '_>) {
     counted(bencher, |input, index| {
         let extracted = learn::extract(&input.parsed[index], Some(&input.envelope.client), &input.key);
@@ -114,7 +114,7 @@ fn bayes(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 15, sample_size = 1)]
 fn whole(bencher: Bencher<'_, '_>) {
     counted(bencher, |input, index| {
         let message = message::parse(&input.raw[index]);
