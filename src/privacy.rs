@@ -40,6 +40,45 @@ impl<T> fmt::Display for Redacted<T> {
     }
 }
 
+/// Serialisation of a [`Redacted`] value in full, for `#[serde(with = "crate::privacy::exposed")]`: only where
+/// the text is sealed, or shown to a person entitled to see it.
+pub mod exposed {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Redacted;
+
+    /// Writes the value itself.
+    ///
+    /// # Errors
+    /// The serialiser's own.
+    pub fn serialize<T: Serialize, S: Serializer>(value: &Redacted<T>, to: S) -> Result<S::Ok, S::Error> {
+        value.expose().serialize(to)
+    }
+
+    /// Reads a value and wraps it.
+    ///
+    /// # Errors
+    /// The deserialiser's own.
+    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Redacted<T>, D::Error> {
+        T::deserialize(from).map(Redacted::new)
+    }
+}
+
+/// Writes an error with its causes on one line, for the log. Our errors carry no personal data; a test reads
+/// the log for it.
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
 /// The installation's root secret: 32 random bytes, from which every other key is derived.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct InstallationKey([u8; 32]);

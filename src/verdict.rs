@@ -75,7 +75,7 @@ pub struct Finding {
     pub score: Score,
     /// One sentence for the person who reviews the message. It may quote the message, so it goes to
     /// nobody else: logs and header fields carry symbols only.
-    #[serde(with = "exposed")]
+    #[serde(with = "crate::privacy::exposed")]
     pub explanation: Redacted<String>,
 }
 
@@ -83,21 +83,6 @@ impl Finding {
     /// Makes a finding.
     pub fn new(symbol: Symbol, score: f64, explanation: impl Into<String>) -> Self {
         Finding { symbol, score: Score::new(score), explanation: Redacted::new(explanation.into()) }
-    }
-}
-
-/// An explanation is written out in full only where a finding is sealed or shown to its reviewer.
-mod exposed {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::privacy::Redacted;
-
-    pub(super) fn serialize<S: Serializer>(value: &Redacted<String>, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(value.expose())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Redacted<String>, D::Error> {
-        String::deserialize(from).map(Redacted::new)
     }
 }
 

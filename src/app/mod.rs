@@ -31,7 +31,7 @@ use crate::ingress;
 use crate::learn::FeatureKey;
 use crate::mail::{Address, Direction, Mail};
 use crate::metrics::{self, Counter};
-use crate::privacy::PseudonymKey;
+use crate::privacy::{PseudonymKey, error_chain};
 use crate::quarantine::{self, Quarantine};
 use crate::relay::{self, NextHop, Relay};
 use crate::rules::{RuleSet, Source};
@@ -340,10 +340,10 @@ async fn purge(quarantine: Quarantine, accounts: Accounts) {
         match quarantine.purge(now()).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "retention removed entries"),
-            Err(error) => tracing::error!(error = %error, "retention failed"),
+            Err(error) => tracing::error!(error = error_chain(&error), "retention failed"),
         }
         if let Err(error) = accounts.purge(now()).await {
-            tracing::error!(error = %error, "removing old sessions failed");
+            tracing::error!(error = error_chain(&error), "removing old sessions failed");
         }
         tokio::time::sleep(PURGE_EVERY).await;
     }

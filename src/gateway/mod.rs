@@ -4,6 +4,7 @@
 //! end of data can get. `outbox` delivers what people released; `review` is what they may do.
 
 mod custody;
+mod failure;
 mod outbox;
 mod review;
 mod transaction;

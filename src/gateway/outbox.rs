@@ -14,10 +14,11 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use super::Clock;
-use super::transaction::{chain, is_ours};
+use super::transaction::is_ours;
 use crate::mail::{Address, Direction, Mail};
 use crate::message::HeaderEdits;
 use crate::metrics::Gauge;
+use crate::privacy::error_chain;
 use crate::quarantine::{Failure, Job, Quarantine, Scope};
 use crate::relay::{Begun, NextHop, Relay, Sent};
 
@@ -143,7 +144,7 @@ impl Outbox {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(error = %chain(&error), "the outbox cannot be read");
+                    tracing::error!(error = %error_chain(&error), "the outbox cannot be read");
                     tokio::time::sleep(POLL).await;
                 }
             }
@@ -155,7 +156,7 @@ impl Outbox {
             Ok(Some(body)) => Ok(body),
             Ok(None) => Err(Failure::Unreadable),
             Err(error) => {
-                tracing::error!(entry = %job.entry, error = %chain(&error), "a released body cannot be read");
+                tracing::error!(entry = %job.entry, error = %error_chain(&error), "a released body cannot be read");
                 Err(Failure::Unreadable)
             }
         };
@@ -175,7 +176,7 @@ impl Outbox {
             }
         };
         if let Err(error) = noted {
-            tracing::error!(entry = %job.entry, error = %chain(&error), "the outbox cannot be written");
+            tracing::error!(entry = %job.entry, error = %error_chain(&error), "the outbox cannot be written");
         }
     }
 

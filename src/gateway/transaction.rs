@@ -9,13 +9,14 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
+use super::failure::Failure;
 use super::{Custody, Gateway};
 use crate::ingress::Handler;
 use crate::mail::{Address, Client, EnhancedCode, Envelope, Mail, Reply, TransactionId};
 use crate::message::HeaderEdits;
 use crate::metrics::{Counter, Histogram};
 use crate::policy;
-use crate::quarantine::{self, Arrival, Summary};
+use crate::quarantine::{Arrival, Summary};
 use crate::relay::{self, Begun, Sent};
 use crate::scan::Scanned;
 use crate::verdict::{Disposition, Scan};
@@ -44,78 +45,6 @@ pub struct Transaction {
 struct Open {
     envelope: Envelope,
     relay: Option<relay::Transaction>,
-}
-
-/// Why a transaction ends without custody. Each class has one reply, in [`Failure::to_reply`].
-enum Failure {
-    /// The next hop's own refusal, passed on.
-    Refused(Reply),
-    /// The next hop does not answer or breaks off.
-    NextHop(relay::Error),
-    /// The quarantine cannot take the message.
-    Quarantine(quarantine::Error),
-    /// Policy asks the client to come back.
-    Deferred,
-    /// Policy refuses.
-    Rejected,
-    /// It has passed here too often.
-    Loop,
-    /// The operating system has no randomness or the clock makes no sense.
-    Internal(&'static str),
-}
-
-impl Failure {
-    fn to_reply(&self, id: &TransactionId) -> Reply {
-        match self {
-            Failure::Refused(reply) => reply.clone(),
-            Failure::NextHop(error) if error.is_ambiguous() => {
-                Reply::new(451, EnhancedCode(4, 4, 2), format!("the next hop broke off, try again ({id})"))
-            }
-            Failure::NextHop(_) => Reply::new(
-                451,
-                EnhancedCode(4, 4, 1),
-                format!("the next hop does not answer, try again ({id})"),
-            ),
-            Failure::Quarantine(error) if error.is_storage_full() => {
-                Reply::new(452, EnhancedCode(4, 3, 1), format!("no room for the message, try again ({id})"))
-            }
-            Failure::Quarantine(_) | Failure::Internal(_) => {
-                Reply::new(451, EnhancedCode(4, 3, 0), format!("local trouble, try again ({id})"))
-            }
-            Failure::Deferred => {
-                Reply::new(451, EnhancedCode(4, 7, 1), format!("not decided yet, try again ({id})"))
-            }
-            Failure::Rejected => {
-                Reply::new(554, EnhancedCode(5, 7, 1), format!("refused as unwanted or harmful ({id})"))
-            }
-            Failure::Loop => Reply::new(554, EnhancedCode(5, 4, 6), format!("too many hops ({id})")),
-        }
-    }
-
-    fn outcome(&self) -> &'static str {
-        match self {
-            Failure::Refused(reply) if reply.is_permanent() => "refused by next hop",
-            Failure::Refused(_) => "deferred by next hop",
-            Failure::NextHop(_) => "next hop failed",
-            Failure::Quarantine(_) => "quarantine failed",
-            Failure::Deferred => "deferred",
-            Failure::Rejected => "rejected",
-            Failure::Loop => "loop",
-            Failure::Internal(_) => "internal",
-        }
-    }
-}
-
-impl From<relay::Error> for Failure {
-    fn from(error: relay::Error) -> Self {
-        Failure::NextHop(error)
-    }
-}
-
-impl From<quarantine::Error> for Failure {
-    fn from(error: quarantine::Error) -> Self {
-        Failure::Quarantine(error)
-    }
 }
 
 /// What policy made of the recipients.
@@ -186,7 +115,7 @@ impl Handler for Transaction {
         let (reply, outcome) = match result {
             Ok((custody, outcome)) => (custody.into_reply(), outcome),
             Err(failure) => {
-                report(&envelope.id, &failure);
+                failure.report(&envelope.id);
                 (failure.to_reply(&envelope.id), failure.outcome())
             }
         };
@@ -305,13 +234,13 @@ impl Transaction {
     async fn begin_again(&self, mail: &Mail, recipients: &[Address]) -> Result<relay::Transaction, Failure> {
         let mut transaction = match self.gateway.relay.begin(mail).await? {
             Begun::Ready(transaction, _) => transaction,
-            Begun::Refused(reply) => return Err(Failure::Refused(temporary(reply))),
+            Begun::Refused(reply) => return Err(Failure::changed_its_mind(reply)),
         };
         for recipient in recipients {
             let reply = transaction.rcpt(recipient).await?;
             if !reply.is_positive() {
                 transaction.abandon().await;
-                return Err(Failure::Refused(temporary(reply)));
+                return Err(Failure::changed_its_mind(reply));
             }
         }
         Ok(transaction)
@@ -354,7 +283,7 @@ impl Transaction {
 
     fn fail_command(&self, id: &TransactionId, error: relay::Error) -> Reply {
         let failure = Failure::NextHop(error);
-        report(id, &failure);
+        failure.report(id);
         failure.to_reply(id)
     }
 
@@ -385,15 +314,6 @@ async fn send(transaction: relay::Transaction, outgoing: &[Bytes]) -> Result<rel
     match transaction.data(outgoing).await? {
         Sent::Accepted(accepted) => Ok(accepted),
         Sent::Refused(reply) => Err(Failure::Refused(reply)),
-    }
-}
-
-/// A next hop that changes its mind between two transactions is not sure of itself: the client tries again.
-fn temporary(reply: Reply) -> Reply {
-    if reply.is_temporary() {
-        reply
-    } else {
-        Reply::new(451, EnhancedCode(4, 3, 0), "the next hop changed its answer, try again")
     }
 }
 
@@ -430,34 +350,6 @@ fn hops(scanned: &Scanned, body: &Bytes) -> usize {
         .take_while(|line| !line.is_empty() && *line != b"\r")
         .filter(|line| line.get(..9).is_some_and(|name| name.eq_ignore_ascii_case(b"Received:")))
         .count()
-}
-
-/// Logs the cause of a failure under the id that the client was told.
-fn report(id: &TransactionId, failure: &Failure) {
-    let cause: Option<&(dyn std::error::Error + 'static)> = match failure {
-        Failure::NextHop(error) => Some(error),
-        Failure::Quarantine(error) => Some(error),
-        Failure::Internal(what) => {
-            tracing::error!(%id, what, "transaction failed");
-            None
-        }
-        Failure::Refused(_) | Failure::Deferred | Failure::Rejected | Failure::Loop => None,
-    };
-    if let Some(error) = cause {
-        tracing::warn!(%id, error = %chain(error), "transaction failed");
-    }
-}
-
-/// Writes an error with its causes on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -133,31 +133,31 @@ pub struct Delivery {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Private {
     /// The decoded subject.
-    #[serde(with = "exposed")]
+    #[serde(with = "crate::privacy::exposed")]
     pub subject: Redacted<String>,
     /// The display name of From; empty where there is none.
-    #[serde(with = "exposed")]
+    #[serde(with = "crate::privacy::exposed")]
     pub from_name: Redacted<String>,
     /// The address of From as written; empty where there is none.
-    #[serde(with = "exposed")]
+    #[serde(with = "crate::privacy::exposed")]
     pub from_address: Redacted<String>,
     /// The reverse-path; empty for the null one.
-    #[serde(with = "exposed")]
+    #[serde(with = "crate::privacy::exposed")]
     pub reverse_path: Redacted<String>,
     /// What the client said after HELO or EHLO.
-    #[serde(with = "exposed")]
+    #[serde(with = "crate::privacy::exposed")]
     pub helo: Redacted<String>,
     /// The recipient of this entry.
-    #[serde(with = "exposed")]
+    #[serde(with = "crate::privacy::exposed")]
     pub recipient: Redacted<String>,
     /// The first characters of the visible text.
-    #[serde(with = "exposed")]
+    #[serde(with = "crate::privacy::exposed")]
     pub preview: Redacted<String>,
     /// Where its links go, each place once, in order of appearance; the first few.
     #[serde(default)]
     pub links: Vec<SeenLink>,
     /// What is attached: name, type and size, as a person reads them; the first few.
-    #[serde(default, with = "exposed_list")]
+    #[serde(default, with = "crate::privacy::exposed")]
     pub attachments: Redacted<Vec<String>>,
     /// What was found, strongest first.
     pub findings: Vec<Finding>,
@@ -173,41 +173,11 @@ pub struct Private {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenLink {
     /// The visible text; empty where there is none.
-    #[serde(with = "exposed")]
+    #[serde(with = "crate::privacy::exposed")]
     pub text: Redacted<String>,
     /// The target.
-    #[serde(with = "exposed")]
+    #[serde(with = "crate::privacy::exposed")]
     pub target: Redacted<String>,
-}
-
-/// As [`exposed`], for several texts.
-mod exposed_list {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::privacy::Redacted;
-
-    pub(super) fn serialize<S: Serializer>(value: &Redacted<Vec<String>>, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(value.expose())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Redacted<Vec<String>>, D::Error> {
-        Vec::deserialize(from).map(Redacted::new)
-    }
-}
-
-/// A personal text is written out in full only into the sealed part of a row.
-mod exposed {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::privacy::Redacted;
-
-    pub(super) fn serialize<S: Serializer>(value: &Redacted<String>, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(value.expose())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Redacted<String>, D::Error> {
-        String::deserialize(from).map(Redacted::new)
-    }
 }
 
 impl Entry {

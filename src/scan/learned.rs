@@ -23,6 +23,7 @@ use crate::learn::{Extracted, FeatureKey, Label, Lesson, MessageKey, Model, extr
 use crate::mail::Client;
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Gauge};
+use crate::privacy::error_chain;
 use crate::store::{
     Appended, LessonError, LessonLog, LogEntry, NewLesson, Records, State, StateError, Teacher,
 };
@@ -237,7 +238,10 @@ impl Learned {
             if let Err(error) = &worked
                 && healthy
             {
-                tracing::error!(error = chain(error), "the learned model cannot keep up; it stays as it is");
+                tracing::error!(
+                    error = error_chain(error),
+                    "the learned model cannot keep up; it stays as it is"
+                );
             }
             healthy = worked.is_ok();
             tokio::select! {
@@ -247,7 +251,7 @@ impl Learned {
             }
         }
         if let Err(error) = self.store().await {
-            tracing::warn!(error = chain(&error), "the last snapshot of the model was not stored");
+            tracing::warn!(error = error_chain(&error), "the last snapshot of the model was not stored");
         }
     }
 
@@ -300,9 +304,9 @@ async fn proof(log: &LessonLog, sequence: i64) -> Result<Vec<u8>, LessonError> {
 
 async fn read_snapshot(log: &LessonLog, state: Arc<dyn State>) -> Result<Option<Model>, LearnedError> {
     let read = spawn_blocking(move || {
-        let Some(bytes) = state.get(SNAPSHOT).map_err(|error| chain(&error))? else { return Ok(None) };
+        let Some(bytes) = state.get(SNAPSHOT).map_err(|error| error_chain(&error))? else { return Ok(None) };
         let (proof, model) = bytes.split_at_checked(MESSAGE_KEY_BYTES).unwrap_or_default();
-        let model = Model::restore(model).map_err(|error| chain(&error))?;
+        let model = Model::restore(model).map_err(|error| error_chain(&error))?;
         Ok::<_, String>(Some((proof.to_vec(), model)))
     });
     let reason = match read.await? {
@@ -317,16 +321,4 @@ async fn read_snapshot(log: &LessonLog, state: Arc<dyn State>) -> Result<Option<
     };
     tracing::warn!(reason, "the snapshot of the model is of no use; the log of lessons is folded again");
     Ok(None)
-}
-
-/// Writes an error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -13,5 +13,6 @@ mod faults;
 mod parts;
 mod postfix;
 mod program;
+mod third_party;
 mod tidy;
 mod web;
