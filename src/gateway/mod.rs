@@ -5,6 +5,8 @@
 
 mod custody;
 mod outbox;
+#[cfg(test)]
+mod outbox_tests;
 mod review;
 mod transaction;
 
