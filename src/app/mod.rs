@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use time::OffsetDateTime;
@@ -41,6 +42,8 @@ use crate::web;
 
 /// How often retention looks for what has expired.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
+/// How long the release under way may take to end; cut off, it would be sent again by the next start.
+const OUTBOX_GRACE: Duration = Duration::from_secs(30);
 /// How long the web server may take to end its requests.
 const WEB_GRACE: Duration = Duration::from_secs(5);
 
@@ -58,7 +61,8 @@ pub struct App {
     quarantine: Quarantine,
     stop: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,
-    workers: Vec<JoinHandle<()>>,
+    outbox: JoinHandle<()>,
+    retention: JoinHandle<()>,
     follower: JoinHandle<()>,
     web_server: JoinHandle<()>,
     _lock: Lock,
@@ -100,12 +104,7 @@ impl App {
             let listener = bind(config.route(direction).listen).await?;
             let address = listener.local_addr()?;
             let relay = Relay::new(relay_config(config, direction));
-            senders.push(Sender::new(
-                &next_hop(config, direction),
-                relay.clone(),
-                &config.hostname,
-                config.relay.data_timeout,
-            ));
+            senders.push(Sender::new(relay.clone()));
             let gateway = Gateway {
                 direction,
                 hostname: config.hostname.as_str().into(),
@@ -166,7 +165,8 @@ impl App {
             clock,
             wake,
         };
-        let workers = vec![tokio::spawn(outbox.run()), tokio::spawn(purge(quarantine.clone(), accounts))];
+        let outbox = tokio::spawn(outbox.run(stopped.clone()));
+        let retention = tokio::spawn(purge(quarantine.clone(), accounts));
         let follower = tokio::spawn(follow(learned.clone(), stopped.clone()));
         let web_server = tokio::spawn(serve_web(web_listener, router, stopped));
         let address = |index: usize| addresses.get(index).copied().context("there are two directions");
@@ -179,7 +179,8 @@ impl App {
             quarantine,
             stop,
             listeners,
-            workers,
+            outbox,
+            retention,
             follower,
             web_server,
             _lock: lock,
@@ -197,16 +198,20 @@ impl App {
     }
 
     /// Stops: listeners close, sessions end at their next command boundary, open data phases are answered,
-    /// and the learned state is written down.
+    /// a release that is under way is finished, and the learned state is written down.
     pub async fn drain(self) {
         if self.stop.send(true).is_err() {
             tracing::debug!("everything had stopped already");
         }
+        let outbox_ends = tokio::time::Instant::now() + OUTBOX_GRACE;
         for listener in self.listeners {
             report_panic(listener.await);
         }
-        for worker in &self.workers {
-            worker.abort();
+        self.retention.abort();
+        let cut_off = self.outbox.abort_handle();
+        match tokio::time::timeout_at(outbox_ends, self.outbox).await {
+            Ok(ended) => report_panic(ended),
+            Err(_) => cut_off.abort(),
         }
         report_panic(self.follower.await);
         match tokio::time::timeout(WEB_GRACE, self.web_server).await {
@@ -320,7 +325,10 @@ fn notices(sender: Sender) -> impl Outgoing {
     move |notice: Notice| -> BoxFuture<'static, Result<(), digest::SendError>> {
         let sender = sender.clone();
         Box::pin(async move {
-            sender.send(&Mail::default(), &notice.recipient, notice.bytes).await.map_err(Into::into)
+            sender
+                .send(&Mail::default(), &notice.recipient, &[Bytes::from(notice.bytes)])
+                .await
+                .map_err(Into::into)
         })
     }
 }

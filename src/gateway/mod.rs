@@ -6,6 +6,8 @@
 mod custody;
 mod failure;
 mod outbox;
+#[cfg(test)]
+mod outbox_tests;
 mod review;
 mod transaction;
 

@@ -4,40 +4,36 @@
 //! a message is delivered only after the next hop's own 2xx. If it dies between that and its note, the
 //! message is delivered again: at least once, never not at all (RFC 1047).
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lettre::transport::smtp::extension::ClientId;
-use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
+use futures_util::FutureExt;
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::Clock;
 use super::transaction::is_ours;
-use crate::mail::{Address, Direction, Mail};
+use crate::mail::{Address, Direction, Mail, Reply};
 use crate::message::HeaderEdits;
-use crate::metrics::Gauge;
+use crate::metrics::{Counter, Gauge};
 use crate::privacy::error_chain;
-use crate::quarantine::{Failure, Job, Quarantine, Scope};
-use crate::relay::{Begun, NextHop, Relay, Sent};
+use crate::quarantine::{self, Failure, Job, Quarantine, Scope};
+use crate::relay::{self, Begun, Relay, Sent};
+use crate::store::SealError;
 
-/// Deliveries claimed at a time.
-const BATCH: usize = 16;
 /// How often the outbox is looked at when nobody says that something is in it: another process may have
 /// put it there.
 const POLL: Duration = Duration::from_secs(2);
+/// Time for one attempt. It ends before its lease does: a release that nobody holds may be recalled.
+const ATTEMPT: Duration = Duration::from_secs(9 * 60);
+const _: () = assert!(ATTEMPT.as_secs() < quarantine::LEASE.whole_seconds().unsigned_abs());
 
 /// Sends mail of our own making, and what was kept, to one next hop.
 #[derive(Clone)]
 pub struct Sender {
-    transport: Transport,
-}
-
-#[derive(Clone)]
-enum Transport {
-    Smtp(AsyncSmtpTransport<Tokio1Executor>),
-    Maildir(Relay),
+    relay: Relay,
 }
 
 /// Why a message was not sent. It names no address.
@@ -51,64 +47,39 @@ pub enum SendError {
     Permanent(u16),
     /// No connection, or it broke, or the answer made no sense.
     #[error("the next hop does not answer")]
-    Unreachable,
+    Unreachable(#[from] relay::Error),
 }
 
 impl Sender {
-    /// Makes the sender of a next hop; `relay` is the way into a Maildir.
-    pub fn new(next_hop: &NextHop, relay: Relay, hostname: &str, timeout: Duration) -> Self {
-        let transport = match next_hop {
-            NextHop::Maildir { .. } => Transport::Maildir(relay),
-            NextHop::Smtp { host, port } => Transport::Smtp(
-                AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host)
-                    .port(*port)
-                    .hello_name(ClientId::Domain(hostname.to_owned()))
-                    .timeout(Some(timeout))
-                    .build(),
-            ),
-        };
-        Sender { transport }
+    /// Makes the sender of a next hop.
+    pub fn new(relay: Relay) -> Self {
+        Sender { relay }
     }
 
-    /// Sends one message to one recipient; `Ok` means that the next hop has it.
+    /// Sends one message, in parts, to one recipient, by the same way as mail that passes: byte by byte as
+    /// it is. `Ok` means that the next hop has it.
     ///
     /// # Errors
     /// A [`SendError`] by the next hop's answer.
-    pub async fn send(&self, mail: &Mail, recipient: &Address, message: Vec<u8>) -> Result<(), SendError> {
-        match &self.transport {
-            Transport::Smtp(transport) => {
-                // Our own Address has been through our own grammar, which knows more forms than lettre's.
-                let from = mail.reverse_path.as_ref().map(to_lettre);
-                let envelope = lettre::address::Envelope::new(from, vec![to_lettre(recipient)])
-                    .map_err(|_| SendError::Unreachable)?;
-                transport.send_raw(&envelope, &message).await.map(|_| ()).map_err(|error| {
-                    match error.status().map(u16::from) {
-                        Some(code) if error.is_permanent() => SendError::Permanent(code),
-                        Some(code) => SendError::Temporary(code),
-                        None => SendError::Unreachable,
-                    }
-                })
-            }
-            Transport::Maildir(relay) => {
-                let unreachable = |_| SendError::Unreachable;
-                let Begun::Ready(mut transaction, _) = relay.begin(mail).await.map_err(unreachable)? else {
-                    return Err(SendError::Unreachable);
-                };
-                transaction.rcpt(recipient).await.map_err(unreachable)?;
-                match transaction.data(&[Bytes::from(message)]).await.map_err(unreachable)? {
-                    Sent::Accepted(_) => Ok(()),
-                    Sent::Refused(reply) => Err(SendError::Temporary(reply.code())),
-                }
-            }
+    pub async fn send(&self, mail: &Mail, recipient: &Address, message: &[Bytes]) -> Result<(), SendError> {
+        let mut transaction = match self.relay.begin(mail).await? {
+            Begun::Ready(transaction, _) => transaction,
+            Begun::Refused(reply) => return Err(refused(&reply)),
+        };
+        let reply = transaction.rcpt(recipient).await?;
+        if !reply.is_positive() {
+            transaction.abandon().await;
+            return Err(refused(&reply));
+        }
+        match transaction.data(message).await? {
+            Sent::Accepted(_) => Ok(()),
+            Sent::Refused(reply) => Err(refused(&reply)),
         }
     }
 }
 
-fn to_lettre(address: &Address) -> lettre::Address {
-    match address.domain() {
-        Some(domain) => lettre::Address::new_dangerous(address.local(), domain.as_str()),
-        None => lettre::Address::new_dangerous(address.local(), "localhost"),
-    }
+fn refused(reply: &Reply) -> SendError {
+    if reply.is_permanent() { SendError::Permanent(reply.code()) } else { SendError::Temporary(reply.code()) }
 }
 
 /// The worker that drains the outbox.
@@ -126,43 +97,58 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Works until the future is dropped. A store that fails is tried again.
-    pub async fn run(self) {
-        loop {
-            match self.quarantine.claim_due((self.clock)(), BATCH).await {
+    /// Works until it is told to stop; the attempt that is under way then is finished first. A store that
+    /// fails is tried again.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        while !*stop.borrow_and_update() {
+            // One at a time: the lease of a second one would run while the first is under way.
+            let pause = match self.quarantine.claim_due((self.clock)(), 1).await {
                 Ok(jobs) if jobs.is_empty() => {
                     let waiting = self.quarantine.waiting().await.unwrap_or_default();
                     Gauge::OutboxWaiting.set(f64::from(u32::try_from(waiting).unwrap_or(u32::MAX)));
-                    tokio::select! {
-                        () = self.wake.notified() => {}
-                        () = tokio::time::sleep(POLL) => {}
-                    }
+                    true
                 }
                 Ok(jobs) => {
                     for job in jobs {
-                        self.deliver(&job).await;
+                        self.attempt(&job).await;
                     }
+                    false
                 }
                 Err(error) => {
                     tracing::error!(error = %error_chain(&error), "the outbox cannot be read");
-                    tokio::time::sleep(POLL).await;
+                    true
+                }
+            };
+            if pause {
+                tokio::select! {
+                    () = self.wake.notified() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                    stopped = stop.changed() => if stopped.is_err() { return },
                 }
             }
         }
     }
 
+    /// Makes one attempt. A panic in it costs that attempt alone: the lease ends, and it is made again.
+    async fn attempt(&self, job: &Job) {
+        if AssertUnwindSafe(self.deliver(job)).catch_unwind().await.is_err() {
+            Counter::Panics.increment(&[]);
+            tracing::error!(entry = %job.entry, "an attempt to deliver panicked");
+        }
+    }
+
     async fn deliver(&self, job: &Job) {
-        let body = match self.quarantine.body(&Scope::All, &job.entry).await {
-            Ok(Some(body)) => Ok(body),
+        let result = match self.quarantine.body(&Scope::All, &job.entry).await {
+            Ok(Some(body)) => self.send(job, &body).await,
             Ok(None) => Err(Failure::Unreadable),
             Err(error) => {
                 tracing::error!(entry = %job.entry, error = %error_chain(&error), "a released body cannot be read");
+                if !matches!(error, quarantine::Error::Seal(SealError::Open)) {
+                    // The store fails, not the message: it is tried again when the lease ends.
+                    return;
+                }
                 Err(Failure::Unreadable)
             }
-        };
-        let result = match body {
-            Ok(body) => self.send(job, &body).await,
-            Err(failure) => Err(failure),
         };
         let noted = match result {
             Ok(()) => {
@@ -190,11 +176,16 @@ impl Outbox {
         if edits.prepend("X-Lazaret-Id", job.transaction.as_str()).is_err() {
             return Err(Failure::Unreadable);
         }
-        let message = edits.apply(body, is_ours).concat();
-        sender.send(&job.mail, &job.recipient, message).await.map_err(|error| match error {
-            SendError::Temporary(code) => Failure::Temporary(code),
-            SendError::Permanent(code) => Failure::Permanent(code),
-            SendError::Unreachable => Failure::Unreachable,
-        })
+        let message = edits.apply(body, is_ours);
+        match tokio::time::timeout(ATTEMPT, sender.send(&job.mail, &job.recipient, &message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(SendError::Temporary(code))) => Err(Failure::Temporary(code)),
+            Ok(Err(SendError::Permanent(code))) => Err(Failure::Permanent(code)),
+            Ok(Err(SendError::Unreachable(error))) => {
+                tracing::warn!(entry = %job.entry, error = %error_chain(&error), "a release was not taken");
+                Err(Failure::Unreachable)
+            }
+            Err(_) => Err(Failure::Unreachable),
+        }
     }
 }

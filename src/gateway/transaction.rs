@@ -89,7 +89,8 @@ impl Handler for Transaction {
         };
         match transaction.rcpt(recipient).await {
             Ok(reply) => {
-                if reply.is_positive() {
+                // Named twice, it is one recipient all the same: one entry, one release.
+                if reply.is_positive() && !open.envelope.recipients.contains(recipient) {
                     open.envelope.recipients.push(recipient.clone());
                 }
                 reply

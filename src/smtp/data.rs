@@ -109,13 +109,14 @@ impl Decoder {
     }
 
     /// Returns the number of bytes that the buffer needs before it can take `incoming` more: half as much
-    /// again whenever it grows, so that a long message is copied a bounded number of times.
+    /// again whenever it grows, so that a long message is copied a bounded number of times, but never more
+    /// than a message may have.
     pub fn capacity_for(&self, incoming: usize) -> usize {
         let needed = self.body.len().saturating_add(incoming);
         if self.refusal.is_some() || needed <= self.body.capacity() {
             return self.body.capacity();
         }
-        needed.max(self.body.capacity().saturating_mul(3) / 2).max(Self::MIN_CAPACITY)
+        needed.max(self.body.capacity().saturating_mul(3) / 2).max(Self::MIN_CAPACITY).min(self.max_bytes)
     }
 
     /// Takes the next piece of input. After `ended`, the rest of the input belongs to the next command.
@@ -352,6 +353,21 @@ mod tests {
         let exact = format!("{}\r\n..\r\n.\r\n", "x".repeat(95));
         assert!(decode(exact.as_bytes(), 100, &[7]).0.unwrap().is_ok());
         assert!(decode(exact.as_bytes(), 99, &[7]).0.unwrap().is_err());
+    }
+
+    #[test]
+    fn the_buffer_never_asks_for_more_than_a_message_may_have() {
+        for chunk in [1, 100, 700, 64 * 1024] {
+            let input = "x".repeat(9_998) + "\r\n";
+            let mut decoder = Decoder::new(10_000);
+            for piece in input.as_bytes().chunks(chunk) {
+                assert!(decoder.capacity_for(piece.len()) <= 10_000, "{chunk}");
+                decoder.decode(piece);
+                assert!(decoder.capacity_bytes() <= 10_000, "{chunk}");
+            }
+            decoder.decode(b".\r\n");
+            assert_eq!(decoder.finish().unwrap().len(), 10_000);
+        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use crate::parts::{printed, project, run, scratch};
 
 /// Finds a file of third-party test data. Where there is none, `tests/run` names the tests that did not run.
 fn needs_test_data(file: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("LAZARET_TEST_DATA")
-        .map_or_else(|| project().join("../shared/data"), PathBuf::from);
+    let folder =
+        std::env::var_os("LAZARET_TEST_DATA").map_or_else(|| project().join("../shared/data"), PathBuf::from);
     Some(folder.join(file)).filter(|path| path.exists())
 }
 
