@@ -232,7 +232,7 @@ static REST: [Key; 18] = [
     Key {
         name: "scan.timeout",
         default: "\"10s\"",
-        meaning: "Time for one scan; then on_degraded decides.",
+        meaning: "Time for one scan; then on_degraded decides. A message whose turn does not come in this time gets 451.",
         set: |c, v| value::duration(v, Duration::from_millis(10), HOUR).map(|x| c.scan_timeout = x),
     },
     Key {

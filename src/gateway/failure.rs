@@ -15,6 +15,8 @@ pub(super) enum Failure {
     NextHop(relay::Error),
     /// The quarantine cannot take the message.
     Quarantine(quarantine::Error),
+    /// There are more messages to scan than can be.
+    Busy,
     /// Policy asks the client to come back.
     Deferred,
     /// Policy refuses.
@@ -44,6 +46,7 @@ impl Failure {
             Failure::Quarantine(_) | Failure::Internal(_) => {
                 Reply::new(451, EnhancedCode(4, 3, 0), format!("local trouble, try again ({id})"))
             }
+            Failure::Busy => Reply::new(451, EnhancedCode(4, 3, 2), format!("too busy, try again ({id})")),
             Failure::Deferred => {
                 Reply::new(451, EnhancedCode(4, 7, 1), format!("not decided yet, try again ({id})"))
             }
@@ -61,6 +64,7 @@ impl Failure {
             Failure::Refused(_) => "deferred by next hop",
             Failure::NextHop(_) => "next hop failed",
             Failure::Quarantine(_) => "quarantine failed",
+            Failure::Busy => "busy",
             Failure::Deferred => "deferred",
             Failure::Rejected => "rejected",
             Failure::Loop => "loop",
@@ -78,6 +82,7 @@ impl Failure {
                 tracing::error!(%id, error = error_chain(error), "transaction failed: the quarantine");
             }
             Failure::Internal(what) => tracing::error!(%id, what, "transaction failed"),
+            Failure::Busy => tracing::warn!(%id, "transaction failed: no turn to scan"),
             Failure::Refused(_) | Failure::Deferred | Failure::Rejected | Failure::Loop => {}
         }
     }

@@ -18,7 +18,7 @@ use crate::metrics::{Counter, Histogram};
 use crate::policy;
 use crate::quarantine::{Arrival, Summary};
 use crate::relay::{self, Begun, Sent};
-use crate::scan::Scanned;
+use crate::scan::{Busy, Scanned};
 use crate::verdict::{Disposition, Scan};
 
 /// Received fields after which a message is taken to be in a loop (RFC 5321, section 6.3, asks for a
@@ -109,10 +109,15 @@ impl Handler for Transaction {
             return Reply::new(503, EnhancedCode(5, 5, 1), "MAIL first");
         };
         let scanned = self.gateway.scanner.scan(body.clone(), &envelope).await;
-        let result = match relay {
-            Some(relay) => self.dispose(&envelope, relay, &body, &scanned).await,
-            None => Err(Failure::Internal("no transaction at the next hop")),
+        let result = match (relay, &scanned) {
+            (Some(relay), Ok(scanned)) => self.dispose(&envelope, relay, &body, scanned).await,
+            (Some(relay), Err(Busy)) => {
+                relay.abandon().await;
+                Err(Failure::Busy)
+            }
+            (None, _) => Err(Failure::Internal("no transaction at the next hop")),
         };
+        let scan = scanned.map(|scanned| scanned.scan).unwrap_or_default();
         let (reply, outcome) = match result {
             Ok((custody, outcome)) => (custody.into_reply(), outcome),
             Err(failure) => {
@@ -123,7 +128,7 @@ impl Handler for Transaction {
         Histogram::Transaction.record(started.elapsed());
         Counter::Transactions
             .increment(&[("direction", self.gateway.direction.as_str()), ("outcome", outcome)]);
-        self.log(&envelope, body.len(), &scanned.scan, outcome, &reply);
+        self.log(&envelope, body.len(), &scan, outcome, &reply);
         reply
     }
 

@@ -30,9 +30,13 @@ use crate::verdict::{Degraded, Scan};
 pub struct Config {
     /// Scans at a time.
     pub concurrency: usize,
-    /// Time for one scan, the wait for its turn included.
+    /// Time for one scan, and for the wait until its turn.
     pub timeout: Duration,
 }
+
+/// There are more messages to scan than can be scanned; the sender comes back later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
 
 /// The rule sets of both directions.
 #[derive(Debug)]
@@ -81,26 +85,25 @@ impl Scanner {
         Scanner { shared: Arc::new(Shared { config, door, rules: ArcSwap::from_pointee(rules), learned }) }
     }
 
-    /// Scans one message. Never fails: what could not be done is in `degraded`.
-    pub async fn scan(&self, body: Bytes, envelope: &Envelope) -> Scanned {
+    /// Scans one message. A scan that was begun never fails: what could not be done is in `degraded`.
+    ///
+    /// # Errors
+    /// [`Busy`] when its turn does not come in the time of one scan: that is load, not a fault of the message.
+    pub async fn scan(&self, body: Bytes, envelope: &Envelope) -> Result<Scanned, Busy> {
         let started = Instant::now();
+        let timeout = self.shared.config.timeout;
+        let turn = tokio::time::timeout(timeout, Arc::clone(&self.shared.door).acquire_owned()).await;
+        let Ok(Ok(permit)) = turn else { return Err(Busy) };
         let shared = Arc::clone(&self.shared);
         let envelope = envelope.clone();
-        let work = async {
-            let Ok(permit) = Arc::clone(&self.shared.door).acquire_owned().await else {
-                return None;
-            };
-            tokio::task::spawn_blocking(move || {
-                // The permit travels with the work: a scan that overran its time still counts as one.
-                let _permit = permit;
-                shared.analyse(&body, &envelope)
-            })
-            .await
-            .ok()
-        };
-        let mut scanned = match tokio::time::timeout(self.shared.config.timeout, work).await {
-            Ok(Some(scanned)) => scanned,
-            Ok(None) => nothing("stopped"),
+        let work = tokio::task::spawn_blocking(move || {
+            // The permit travels with the work: a scan that overran its time still counts as one.
+            let _permit = permit;
+            shared.analyse(&body, &envelope)
+        });
+        let mut scanned = match tokio::time::timeout(timeout, work).await {
+            Ok(Ok(scanned)) => scanned,
+            Ok(Err(_)) => nothing("stopped"),
             Err(_) => nothing("deadline"),
         };
         scanned.scan.elapsed = started.elapsed();
@@ -108,7 +111,7 @@ impl Scanner {
             Counter::Degraded.increment(&[("analyser", degraded.analyser)]);
         }
         Histogram::Scan.record(scanned.scan.elapsed);
-        scanned
+        Ok(scanned)
     }
 
     /// Scans one message on the calling thread, for tools that scan many.
@@ -163,4 +166,48 @@ fn nothing(reason: &'static str) -> Scanned {
 fn raw_text(body: &[u8]) -> String {
     const LONGEST: usize = 1 << 20;
     String::from_utf8_lossy(body.get(..body.len().min(LONGEST)).unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::FeatureKey;
+    use crate::mail::{Address, Client, Mail, TransactionId};
+    use crate::store::{Memory, Records};
+
+    async fn scanner(timeout: Duration) -> Scanner {
+        let records = Records::in_memory().await.unwrap();
+        let key = FeatureKey::from_bytes([0; 32]);
+        let learned = Learned::open(&records, Arc::new(Memory::default()), key).await.unwrap();
+        let rules = Rules { inbound: RuleSet::compile(&[]).0, outbound: RuleSet::compile(&[]).0 };
+        Scanner::new(Config { concurrency: 1, timeout }, rules, learned)
+    }
+
+    fn envelope() -> Envelope {
+        Envelope {
+            id: TransactionId::from_random([0; TransactionId::LEN]),
+            direction: Direction::Inbound,
+            client: Client { address: "192.0.2.1:25".parse().unwrap(), helo: String::new(), esmtp: true },
+            mail: Mail::default(),
+            recipients: vec![Address::parse("alice@example.org").unwrap()],
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scan_whose_turn_does_not_come_is_load_and_no_finding() {
+        let scanner = scanner(Duration::from_millis(20)).await;
+        let turn = Arc::clone(&scanner.shared.door).acquire_owned().await.unwrap();
+        assert_eq!(scanner.scan(Bytes::new(), &envelope()).await.err(), Some(Busy));
+        drop(turn);
+        let scanner = self::scanner(Duration::from_secs(60)).await;
+        assert!(scanner.scan(Bytes::new(), &envelope()).await.unwrap().scan.degraded.is_empty());
+    }
+
+    #[test]
+    fn a_panic_in_one_analyser_leaves_the_others_findings() {
+        let mut scan = Scan::default();
+        assert_eq!(guarded(&mut scan, "rules", || -> u8 { std::panic::panic_any(()) }), None);
+        assert_eq!(guarded(&mut scan, "learned", || 7), Some(7));
+        assert_eq!(scan.degraded, [Degraded { analyser: "rules", reason: "panic" }]);
+    }
 }
