@@ -334,8 +334,8 @@ fn notices(sender: Sender) -> impl Outgoing {
 }
 
 async fn serve_web(listener: TcpListener, router: axum::Router, mut stopped: watch::Receiver<bool>) {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service)
+    let service = router.into_make_service_with_connect_info::<web::Peer>();
+    let server = axum::serve(web::Bounded::new(listener), service)
         .with_graceful_shutdown(async move { wait_for_stop(&mut stopped).await });
     if let Err(error) = server.await {
         tracing::error!(%error, "the web server ended");

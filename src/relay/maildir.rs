@@ -100,13 +100,12 @@ impl Maildir {
         if self.is_ready.load(Ordering::Acquire) {
             return Ok(());
         }
+        let changed = changed_folders(&self.path);
         for folder in ["tmp", "new", "cur"] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path.join(folder))?;
         }
-        sync_folder(&self.path)?;
-        match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent)?,
-            Some(_) | None => sync_folder(Path::new("."))?,
+        for folder in changed {
+            sync_folder(&folder)?;
         }
         self.is_ready.store(true, Ordering::Release);
         Ok(())
@@ -121,6 +120,45 @@ impl Maildir {
     }
 }
 
+/// Returns the folders that get a new entry when this one is made with all above it that are missing: itself,
+/// every one that is made, and the one that is there already.
+fn changed_folders(path: &Path) -> Vec<PathBuf> {
+    let mut changed = vec![path.to_owned()];
+    let mut made = path;
+    loop {
+        let parent = match made.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            Some(_) => Path::new("."),
+            None => return changed,
+        };
+        changed.push(parent.to_owned());
+        if parent.exists() {
+            return changed;
+        }
+        made = parent;
+    }
+}
+
 fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_folder_that_gets_an_entry_is_synchronised() {
+        let scratch = tempfile::tempdir().unwrap();
+        let top = scratch.path();
+        let path = top.join("maildir").join("inbound");
+        assert_eq!(changed_folders(&path), [path.clone(), top.join("maildir"), top.to_owned()]);
+        fs::create_dir_all(&path).unwrap();
+        assert_eq!(changed_folders(&path), [path.clone(), top.join("maildir")]);
+        assert_eq!(
+            changed_folders(Path::new("no-such-folder")),
+            [Path::new("no-such-folder"), Path::new(".")]
+        );
+        assert_eq!(changed_folders(Path::new("/")), [Path::new("/")]);
+    }
 }

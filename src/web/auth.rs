@@ -1,6 +1,6 @@
 //! Who asks: the session behind a cookie, the source of a connection, the token of a form.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::extract::rejection::FormRejection;
 use axum::extract::{ConnectInfo, Form, FromRequest, FromRequestParts, Request};
@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::Site;
 use super::failure::Failure;
+use super::listener::Peer;
 use crate::accounts::{Principal, Session, Source, Token};
 use crate::quarantine::Scope;
 
@@ -55,8 +56,8 @@ impl FromRequestParts<Site> for From {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &Site) -> Result<Self, Failure> {
-        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        let ip = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip());
+        let address = parts.extensions.get::<ConnectInfo<Peer>>();
+        let ip = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(Peer(address))| address.ip());
         Ok(From(Source::new(ip)))
     }
 }

@@ -9,6 +9,7 @@ mod auth;
 mod failure;
 mod headers;
 mod list;
+mod listener;
 mod message;
 mod settings;
 mod sign_in;
@@ -31,6 +32,8 @@ use crate::digest::Outgoing;
 use crate::mail::Address;
 use crate::quarantine::{Quarantine, Review};
 use failure::Failure;
+
+pub use listener::{Bounded, Peer};
 
 /// Bytes of a request's body that are read, at most; our largest form is a password's.
 pub const BODY_LIMIT_BYTES: usize = 16 * 1024;
@@ -93,7 +96,7 @@ impl Site {
     }
 }
 
-/// Builds the pages. The service has to be made with connection info, for the limits by source.
+/// Builds the pages. The service has to be made with [`Peer`] as connection info, for the limits by source.
 pub fn router(parts: Parts) -> Router {
     let origin = parts.config.public_url.origin().ascii_serialization();
     let site = Site(Arc::new(Inner { parts, origin, notices: Arc::new(Semaphore::new(NOTICES_LIMIT)) }));

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tower::ServiceExt;
 use url::Url;
 
-use super::{Config, Parts, router};
+use super::{Config, Parts, Peer, router};
 use crate::accounts::{self, Accounts, Token};
 use crate::digest::{Notice, SendError};
 use crate::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
@@ -168,7 +168,7 @@ impl Browser {
         }
         let mut request = request.body(Body::from(form.unwrap_or_default())).unwrap();
         let address = SocketAddr::from(([192, 0, 2, self.source], 40_000));
-        request.extensions_mut().insert(ConnectInfo(address));
+        request.extensions_mut().insert(ConnectInfo(Peer(address)));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
