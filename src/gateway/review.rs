@@ -6,9 +6,9 @@ use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
-use super::transaction::chain;
 use crate::learn::MessageKey;
 use crate::message;
+use crate::privacy::error_chain;
 use crate::quarantine::{self, Action, Content, EntryId, Error, Outcome, Quarantine, Scope};
 use crate::scan::Learned;
 
@@ -56,7 +56,7 @@ impl Review {
             Ok(Some(body)) => body,
             Ok(None) => return Ok(None),
             Err(error) => {
-                tracing::error!(entry = %id, error = %chain(&error), "a kept message could not be read for its lesson");
+                tracing::error!(entry = %id, error = %error_chain(&error), "a kept message could not be read for its lesson");
                 return Ok(None);
             }
         };
