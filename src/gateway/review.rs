@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::learn::MessageKey;
 use crate::message;
+use crate::privacy::error_chain;
 use crate::quarantine::{self, Action, Content, EntryId, Error, Outcome, Quarantine, Scope};
 use crate::scan::Learned;
 
@@ -51,7 +52,14 @@ impl Review {
     /// for its lesson is still released or confirmed: the person's decision comes first.
     async fn content(&self, scope: &Scope, id: &EntryId) -> Result<Option<Content>, Error> {
         let Some(entry) = self.quarantine.find(scope, id).await? else { return Ok(None) };
-        let Some(body) = self.quarantine.body(scope, id).await? else { return Ok(None) };
+        let body = match self.quarantine.body(scope, id).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                tracing::error!(entry = %id, error = %error_chain(&error), "a kept message could not be read for its lesson");
+                return Ok(None);
+            }
+        };
         let learned = self.learned.clone();
         let client = entry.client();
         let content = tokio::task::spawn_blocking(move || {
@@ -66,5 +74,54 @@ impl Review {
             tracing::error!(entry = %id, "a kept message could not be read for its lesson");
         }
         Ok(content.ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::learn::FeatureKey;
+    use crate::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
+    use crate::privacy::InstallationKey;
+    use crate::quarantine::{Arrival, Config, Review as _, State, Summary};
+    use crate::store::{Bodies, Memory, Records};
+    use crate::verdict::Scan;
+
+    const NOW: OffsetDateTime = datetime!(2026-03-02 09:00 UTC);
+
+    #[tokio::test]
+    async fn a_message_that_cannot_be_read_is_decided_about_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(&folder.path().join("records.db")).await.unwrap();
+        let bodies = Bodies::open(&folder.path().join("bodies")).unwrap();
+        let key = InstallationKey::new([5; 32]);
+        let quarantine =
+            Quarantine::open(records.clone(), bodies.clone(), &key, Config::default()).await.unwrap();
+        let learned =
+            Learned::open(&records, Arc::new(Memory::default()), FeatureKey::new(&key)).await.unwrap();
+        let recipients = [Address::parse("alice@example.org").unwrap()];
+        let envelope = Envelope {
+            id: TransactionId::from_random([1; TransactionId::LEN]),
+            direction: Direction::Inbound,
+            client: Client { address: "192.0.2.7:2525".parse().unwrap(), helo: "c".into(), esmtp: true },
+            mail: Mail::default(),
+            recipients: recipients.to_vec(),
+        };
+        let arrival = Arrival {
+            envelope: &envelope,
+            recipients: &recipients,
+            body: &"Subject: x\r\n\r\ny\r\n".into(),
+            summary: &Summary::default(),
+            scan: &Scan::default(),
+            received_at: NOW,
+        };
+        let id = quarantine.put(arrival).await.unwrap().entries()[0].clone();
+        bodies.delete(&envelope.id).await.unwrap();
+        bodies.put(&envelope.id, "damaged".into()).await.unwrap();
+        let review = Review { quarantine, learned, wake: Arc::default() };
+        let outcome = review.act(&Scope::All, &id, Action::Confirm, NOW).await.unwrap();
+        assert_eq!(outcome, Outcome::Done(State::Confirmed));
     }
 }
