@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::{Config, RelayLimits, Route, SmtpLimits, value};
 use crate::gateway::Marking;
-use crate::mail::Address;
+use crate::mail::{Address, InvalidAddress};
 use crate::policy::{Exemption, OnDegraded};
 use crate::relay::NextHop;
 
@@ -119,7 +119,13 @@ static GENERAL: [Key; 4] = [
         name: "data_dir",
         default: "\"./lazaret-data\"",
         meaning: "Folder of records, kept bodies, learned state and keys. One running gateway a folder.",
-        set: |c, v| value::text(v).map(|x| c.data_dir = PathBuf::from(x)),
+        set: |c, v| match value::text(v)?.as_str() {
+            "" => Err("expected a folder".to_owned()),
+            path => {
+                c.data_dir = PathBuf::from(path);
+                Ok(())
+            }
+        },
     },
     Key {
         name: "mail_from",
@@ -127,7 +133,10 @@ static GENERAL: [Key; 4] = [
         meaning: "From address of the mail that we write ourselves, such as sign-in links.",
         set: |c, v| {
             let text = value::text(v)?;
-            Address::parse(&text).map_err(|error| error.to_string())?;
+            let address = Address::parse(&text).map_err(|error| error.to_string())?;
+            if address.domain().is_none() {
+                return Err(InvalidAddress::NoDomain.to_string());
+            }
             c.mail_from = text;
             Ok(())
         },

@@ -407,6 +407,12 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_work_is_no_value() {
+        check("mail_from = \"postmaster\"\n", &[(Some(1), "mail_from")]);
+        check("data_dir = \"\"\n", &[(Some(1), "data_dir")]);
+    }
+
+    #[test]
     fn contradictions_between_keys_are_found() {
         check("[web]\nlisten = \"127.0.0.1:2525\"\n", &[(None, "web.listen")]);
         check("[inbound]\nnext_hop = \"smtp://127.0.0.1:2526\"\n", &[(None, "inbound.next_hop")]);
