@@ -111,7 +111,7 @@ pub enum Error {
     Hash(argon2::Error),
     /// The thread that hashed is gone.
     #[error("the hashing thread ended early")]
-    Thread(#[source] tokio::task::JoinError),
+    Thread,
 }
 
 impl Accounts {

@@ -161,7 +161,7 @@ impl Accounts {
     ) -> Result<T, Error> {
         // The semaphore is never closed, so there is always a permit in the end.
         let _permit = self.hashing.acquire().await;
-        tokio::task::spawn_blocking(work).await.map_err(Error::Thread)?
+        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Thread)?
     }
 }
 

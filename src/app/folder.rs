@@ -64,13 +64,7 @@ impl Folder {
     pub async fn open_to_serve(path: &Path) -> Result<(Self, Lock), FolderError> {
         let unusable = |source| FolderError::Unusable { path: path.to_owned(), source };
         create(path).map_err(unusable)?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .map_err(unusable)?;
+        let file = own_file(&path.join("lock")).map_err(unusable)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(FolderError::InUse { path: path.to_owned() }),
@@ -86,7 +80,10 @@ impl Folder {
     pub async fn open(path: &Path) -> Result<Self, FolderError> {
         create(path).map_err(|source| FolderError::Unusable { path: path.to_owned(), source })?;
         let key = keyfile::load_or_create(&path.join("lazaret.key"))?;
-        let records = Records::open(&path.join("records.sqlite")).await?;
+        let records = path.join("records.sqlite");
+        // SQLite gives its other files the mode of this one.
+        own_file(&records).map_err(|source| FolderError::Unusable { path: path.to_owned(), source })?;
+        let records = Records::open(&records).await?;
         let bodies = Bodies::open(&path.join("bodies"))?;
         Ok(Folder { path: path.to_owned(), key, records, bodies })
     }
@@ -100,6 +97,11 @@ impl Folder {
 /// Returns the Maildir of a direction that delivers into the data folder.
 pub fn maildir(data_dir: &Path, direction: crate::mail::Direction) -> PathBuf {
     data_dir.join("maildir").join(direction.as_str())
+}
+
+/// Opens a file, making it for us alone where there is none.
+fn own_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 /// Makes the folder for us alone, and its entry durable.

@@ -40,8 +40,9 @@ use crate::scan::{self, Learned, Rules, Scanner};
 use crate::store::{Sled, State};
 use crate::web;
 
-/// How often retention looks for what has expired.
+/// How often retention looks for what has expired, and for bodies without a record.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
+const SWEEP_EVERY: Duration = Duration::from_secs(86_400);
 /// How long the release under way may take to end; cut off, it would be sent again by the next start.
 const OUTBOX_GRACE: Duration = Duration::from_secs(30);
 /// How long the web server may take to end its requests.
@@ -344,7 +345,16 @@ async fn serve_web(listener: TcpListener, router: axum::Router, mut stopped: wat
 
 /// Removes what has expired, now and then.
 async fn purge(quarantine: Quarantine, accounts: Accounts) {
+    let mut swept: Option<tokio::time::Instant> = None;
     loop {
+        if swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
+            swept = Some(tokio::time::Instant::now());
+            match quarantine.remove_orphans(now()).await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "removed bodies that no record names"),
+                Err(error) => tracing::error!(error = error_chain(&error), "looking for old bodies failed"),
+            }
+        }
         match quarantine.purge(now()).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "retention removed entries"),

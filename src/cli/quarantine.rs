@@ -98,8 +98,8 @@ async fn list(desk: &app::Desk, arguments: &ListArguments) -> anyhow::Result<Exi
             entry.received_at.format(&Rfc3339)?,
             entry.state.as_str(),
             entry.score.to_string(),
-            entry.private.from_address.expose(),
-            entry.private.recipient.expose(),
+            printable(entry.private.from_address.expose()),
+            printable(entry.private.recipient.expose()),
             printable(entry.private.subject.expose()),
         );
     }

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use sqlx::Row;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::put::{Provisional, doom};
 use super::{Error, Quarantine};
@@ -16,6 +16,9 @@ use crate::store::timestamp::to_column;
 
 /// Entries removed in one transaction, so that a purge never keeps other writers waiting for long.
 const BATCH: i64 = 500;
+
+/// How much longer than a recorded body one without a record stays.
+const ORPHAN_GRACE: Duration = Duration::days(1);
 
 /// What an earlier run left half done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,6 +116,28 @@ impl Quarantine {
         orphans.sort();
         missing.sort();
         Ok(Verification { bodies: stored.len() as u64, orphans, missing })
+    }
+
+    /// Removes the bodies that no record names and that would have expired if one did: a put that was cut
+    /// off left them, and nobody was told that they are kept. Younger ones may be on their way, or wait for
+    /// records that are being restored. Lists every body, so it is for once a day. Returns their number.
+    ///
+    /// # Errors
+    /// A store's failure; what was removed stays removed.
+    pub async fn remove_orphans(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        let expired = now.saturating_sub(self.config.retention).saturating_sub(ORPHAN_GRACE);
+        let mut removed = 0;
+        for id in self.bodies.list_before(expired).await? {
+            let recorded: Option<i64> = sqlx::query_scalar("SELECT 1 FROM quarantine_bodies WHERE id = ?")
+                .bind(id.as_str())
+                .fetch_optional(self.records.pool())
+                .await?;
+            if recorded.is_none() {
+                self.bodies.delete(&id).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     /// Removes the bodies that are marked for it. One that the backend does not let go is tried again by

@@ -53,7 +53,14 @@ pub enum LearnedError {
     State(#[from] StateError),
     /// Learning panicked, or the runtime is ending.
     #[error("learning was broken off")]
-    BrokenOff(#[from] JoinError),
+    BrokenOff,
+}
+
+/// The text of a [`JoinError`] quotes the panic, which may quote a message: it goes no further.
+impl From<JoinError> for LearnedError {
+    fn from(_: JoinError) -> Self {
+        LearnedError::BrokenOff
+    }
 }
 
 /// The models in service. Cloning shares them.

@@ -34,7 +34,7 @@ pub enum SealError {
     Open,
     /// The thread that did the work is gone.
     #[error("the sealing thread ended early")]
-    Thread(#[source] tokio::task::JoinError),
+    Thread,
 }
 
 impl Sealer {
@@ -81,7 +81,9 @@ impl Sealer {
             return self.seal(&place, &text);
         }
         let sealer = self.clone();
-        tokio::task::spawn_blocking(move || sealer.seal(&place, &text)).await.map_err(SealError::Thread)?
+        tokio::task::spawn_blocking(move || sealer.seal(&place, &text))
+            .await
+            .map_err(|_| SealError::Thread)?
     }
 
     /// Opens a text of any size, off the async threads when it is large.
@@ -93,7 +95,9 @@ impl Sealer {
             return self.open(&place, &sealed);
         }
         let sealer = self.clone();
-        tokio::task::spawn_blocking(move || sealer.open(&place, &sealed)).await.map_err(SealError::Thread)?
+        tokio::task::spawn_blocking(move || sealer.open(&place, &sealed))
+            .await
+            .map_err(|_| SealError::Thread)?
     }
 }
 

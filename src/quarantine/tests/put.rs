@@ -169,6 +169,21 @@ async fn another_key_does_not_open_the_quarantine() {
 }
 
 #[tokio::test]
+async fn an_old_body_without_a_record_is_removed_and_nothing_else() {
+    let house = House::new().await;
+    letter(1, &["alice@example.org"]).put(&house.quarantine).await;
+    let stray = TransactionId::from_random([30; TransactionId::LEN]);
+    house.bodies.put(&stray, Bytes::from_static(b"x")).await.unwrap();
+    // The file system dates bodies; a century each way is before and after whatever it says.
+    let century = Duration::days(36_500);
+    assert_eq!(house.quarantine.remove_orphans(NOW - century).await.unwrap(), 0);
+    assert_eq!(house.bodies.list().await.unwrap().len(), 2);
+    assert_eq!(house.quarantine.remove_orphans(NOW + century).await.unwrap(), 1);
+    assert_eq!(house.bodies.list().await.unwrap().len(), 1);
+    assert!(house.quarantine.verify().await.unwrap().orphans.is_empty());
+}
+
+#[tokio::test]
 async fn bodies_without_a_record_and_records_without_a_body_are_reported() {
     let house = House::new().await;
     let lost = letter(1, &["alice@example.org"]);

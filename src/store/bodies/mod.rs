@@ -17,8 +17,9 @@ use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use thiserror::Error;
+use time::OffsetDateTime;
 
 use crate::mail::TransactionId;
 
@@ -117,9 +118,25 @@ impl Bodies {
     /// # Errors
     /// [`BodiesError::List`] when the backend fails.
     pub async fn list(&self) -> Result<Vec<TransactionId>, BodiesError> {
+        self.list_where(|_| true).await
+    }
+
+    /// Returns the ids of the bodies that were put before a time, in no order.
+    ///
+    /// # Errors
+    /// [`BodiesError::List`] when the backend fails.
+    pub async fn list_before(&self, time: OffsetDateTime) -> Result<Vec<TransactionId>, BodiesError> {
+        self.list_where(|object| object.last_modified.timestamp() < time.unix_timestamp()).await
+    }
+
+    async fn list_where(
+        &self,
+        wanted: impl Fn(&ObjectMeta) -> bool,
+    ) -> Result<Vec<TransactionId>, BodiesError> {
         let objects: Vec<_> = self.store.list(None).try_collect().await.map_err(BodiesError::List)?;
         Ok(objects
             .iter()
+            .filter(|object| wanted(object))
             .filter_map(|object| object.location.filename().and_then(TransactionId::parse))
             .collect())
     }
