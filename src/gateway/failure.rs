@@ -13,6 +13,8 @@ pub(super) enum Failure {
     Refused(Reply),
     /// The next hop does not answer or breaks off.
     NextHop(relay::Error),
+    /// The next hop broke off at an earlier command, which said why.
+    Lost,
     /// The quarantine cannot take the message.
     Quarantine(quarantine::Error),
     /// There are more messages to scan than can be.
@@ -32,9 +34,10 @@ impl Failure {
     pub(super) fn to_reply(&self, id: &TransactionId) -> Reply {
         match self {
             Failure::Refused(reply) => reply.clone(),
-            Failure::NextHop(error) if error.is_ambiguous() => {
+            Failure::Lost => {
                 Reply::new(451, EnhancedCode(4, 4, 2), format!("the next hop broke off, try again ({id})"))
             }
+            Failure::NextHop(error) if error.is_ambiguous() => Failure::Lost.to_reply(id),
             Failure::NextHop(_) => Reply::new(
                 451,
                 EnhancedCode(4, 4, 1),
@@ -62,7 +65,7 @@ impl Failure {
         match self {
             Failure::Refused(reply) if reply.is_permanent() => "refused by next hop",
             Failure::Refused(_) => "deferred by next hop",
-            Failure::NextHop(_) => "next hop failed",
+            Failure::NextHop(_) | Failure::Lost => "next hop failed",
             Failure::Quarantine(_) => "quarantine failed",
             Failure::Busy => "busy",
             Failure::Deferred => "deferred",
@@ -83,7 +86,7 @@ impl Failure {
             }
             Failure::Internal(what) => tracing::error!(%id, what, "transaction failed"),
             Failure::Busy => tracing::warn!(%id, "transaction failed: no turn to scan"),
-            Failure::Refused(_) | Failure::Deferred | Failure::Rejected | Failure::Loop => {}
+            Failure::Refused(_) | Failure::Lost | Failure::Deferred | Failure::Rejected | Failure::Loop => {}
         }
     }
 

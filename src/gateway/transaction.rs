@@ -85,7 +85,7 @@ impl Handler for Transaction {
             return Reply::new(503, EnhancedCode(5, 5, 1), "MAIL first");
         };
         let Some(transaction) = &mut open.relay else {
-            return Reply::new(451, EnhancedCode(4, 4, 2), "the next hop broke off, try again");
+            return Failure::Lost.to_reply(&open.envelope.id);
         };
         match transaction.rcpt(recipient).await {
             Ok(reply) => {
@@ -108,16 +108,17 @@ impl Handler for Transaction {
         let Some(Open { envelope, relay }) = self.open.take() else {
             return Reply::new(503, EnhancedCode(5, 5, 1), "MAIL first");
         };
-        let scanned = self.gateway.scanner.scan(body.clone(), &envelope).await;
-        let result = match (relay, &scanned) {
-            (Some(relay), Ok(scanned)) => self.dispose(&envelope, relay, &body, scanned).await,
-            (Some(relay), Err(Busy)) => {
-                relay.abandon().await;
-                Err(Failure::Busy)
-            }
-            (None, _) => Err(Failure::Internal("no transaction at the next hop")),
+        let (result, scan) = match relay {
+            // A recipient found the next hop gone; there is nobody to decide for.
+            None => (Err(Failure::Lost), Scan::default()),
+            Some(relay) => match self.gateway.scanner.scan(body.clone(), &envelope).await {
+                Ok(scanned) => (self.dispose(&envelope, relay, &body, &scanned).await, scanned.scan),
+                Err(Busy) => {
+                    relay.abandon().await;
+                    (Err(Failure::Busy), Scan::default())
+                }
+            },
         };
-        let scan = scanned.map(|scanned| scanned.scan).unwrap_or_default();
         let (reply, outcome) = match result {
             Ok((custody, outcome)) => (custody.into_reply(), outcome),
             Err(failure) => {
