@@ -109,6 +109,7 @@ impl App {
             let gateway = Gateway {
                 direction,
                 hostname: config.hostname.as_str().into(),
+                access: config.route(direction).access.clone(),
                 relay,
                 scanner: scanner.clone(),
                 policy: Arc::new(config.route(direction).policy()?),

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::{Config, RelayLimits, Route, SmtpLimits, value};
-use crate::gateway::Marking;
-use crate::mail::{Address, InvalidAddress};
+use crate::gateway::{Access, Marking};
+use crate::mail::{Address, Domain, InvalidAddress};
 use crate::policy::{Exemption, OnDegraded};
 use crate::relay::NextHop;
 
@@ -35,8 +36,9 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
 
 /// The keys of a direction, which differ in their defaults alone.
 macro_rules! route_keys {
-    ($table:literal, $route:ident, $listen:literal, $from:literal, $marking:literal) => {
+    ($table:literal, $route:ident, $listen:literal, $from:literal, $marking:literal, $access:expr) => {
         [
+            $access,
             Key {
                 name: concat!($table, ".listen"),
                 default: $listen,
@@ -154,10 +156,34 @@ static GENERAL: [Key; 4] = [
     },
 ];
 
-static INBOUND: [Key; 8] =
-    route_keys!("inbound", inbound, "\"127.0.0.1:2525\"", "mail from the world", "\"full\"");
-static OUTBOUND: [Key; 8] =
-    route_keys!("outbound", outbound, "\"127.0.0.1:2526\"", "mail of our own users", "\"id\"");
+static INBOUND: [Key; 9] = route_keys!(
+    "inbound",
+    inbound,
+    "\"127.0.0.1:2525\"",
+    "mail from the world",
+    "\"full\"",
+    Key {
+        name: "inbound.domains",
+        default: "[]",
+        meaning: "Your own domains, each by its full name: mail for any other is refused with 550. Empty lets
+\
+                  the next hop decide, which only a listener on loopback may.",
+        set: |c, v| domains(v).map(|x| c.inbound.access = Access::Domains(x)),
+    }
+);
+static OUTBOUND: [Key; 9] = route_keys!(
+    "outbound",
+    outbound,
+    "\"127.0.0.1:2526\"",
+    "mail of our own users",
+    "\"id\"",
+    Key {
+        name: "outbound.networks",
+        default: "[\"127.0.0.0/8\", \"::1/128\"]",
+        meaning: "Networks of your own mail servers: any other client is refused with 554.",
+        set: |c, v| networks(v).map(|x| c.outbound.access = Access::Networks(x)),
+    }
+);
 
 static REST: [Key; 18] = [
     Key {
@@ -291,6 +317,7 @@ pub(super) fn blank() -> Config {
     let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let route = Route {
         listen: nowhere,
+        access: Access::Domains(Vec::new()),
         next_hop: NextHop::Maildir { path: PathBuf::new() },
         tag: 0.0,
         quarantine: 0.0,
@@ -337,6 +364,23 @@ fn next_hop(value: &DeValue<'_>) -> Result<NextHop, String> {
         return Ok(NextHop::Maildir { path: PathBuf::new() });
     }
     value::parsed(value, "smtp://127.0.0.1:10025")
+}
+
+fn domains(value: &DeValue<'_>) -> Result<Vec<Domain>, String> {
+    let parse = |text: String| {
+        Domain::parse(&text)
+            .map_err(|_| format!("\"{text}\" is no domain; an example of one: \"example.org\""))
+    };
+    value::texts(value)?.into_iter().map(parse).collect()
+}
+
+fn networks(value: &DeValue<'_>) -> Result<Vec<IpNet>, String> {
+    let parse = |text: String| match text.parse::<IpNet>() {
+        Ok(net) if net.prefix_len() == 0 => Err(format!("\"{text}\" is the whole world")),
+        Ok(net) => Ok(net),
+        Err(_) => Err(format!("\"{text}\" is no network; an example of one: \"192.0.2.0/24\"")),
+    };
+    value::texts(value)?.into_iter().map(parse).collect()
 }
 
 fn exemptions(value: &DeValue<'_>) -> Result<Vec<Exemption>, String> {

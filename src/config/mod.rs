@@ -17,7 +17,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
-use crate::gateway::Marking;
+use crate::gateway::{Access, Marking};
 use crate::mail::Direction;
 use crate::policy::{Exemption, OnDegraded, Policy, Thresholds};
 use crate::relay::NextHop;
@@ -27,6 +27,8 @@ use crate::relay::NextHop;
 pub struct Route {
     /// Where we listen.
     pub listen: SocketAddr,
+    /// Who may hand us mail for whom.
+    pub access: Access,
     /// Where what passes goes.
     pub next_hop: NextHop,
     /// Score from which a message is marked.
@@ -203,6 +205,13 @@ impl Config {
             if self.route(direction).policy().is_err() {
                 add(direction.as_str(), "the thresholds must rise: tag <= quarantine <= reject");
             }
+        }
+        let anybody = matches!(&self.inbound.access, Access::Domains(domains) if domains.is_empty());
+        if anybody && !self.inbound.listen.ip().is_loopback() {
+            add(
+                "inbound.domains",
+                "name your domains: without them, this listener would relay for the world",
+            );
         }
         let listeners = [
             ("inbound.listen", self.inbound.listen),
@@ -416,6 +425,10 @@ mod tests {
     fn contradictions_between_keys_are_found() {
         check("[web]\nlisten = \"127.0.0.1:2525\"\n", &[(None, "web.listen")]);
         check("[inbound]\nnext_hop = \"smtp://127.0.0.1:2526\"\n", &[(None, "inbound.next_hop")]);
+        check("[inbound]\nlisten = \"0.0.0.0:25\"\n", &[(None, "inbound.domains")]);
+        check("[inbound]\nlisten = \"0.0.0.0:25\"\ndomains = [\"example.org\"]\n", &[]);
+        check("[outbound]\nnetworks = [\"0.0.0.0/0\"]\n", &[(Some(2), "outbound.networks")]);
+        check("[outbound]\nnetworks = [\"10.0.0.0/8\", \"x\"]\n", &[(Some(2), "outbound.networks")]);
         check("[smtp]\nmax_bytes_in_flight = \"1 MiB\"\n", &[(None, "smtp.max_bytes_in_flight")]);
     }
 

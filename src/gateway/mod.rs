@@ -3,6 +3,7 @@
 //! `transaction` is the way of a message on one page; read it first. `custody` makes the only 2xx that an
 //! end of data can get. `outbox` delivers what people released; `review` is what they may do.
 
+mod access;
 mod custody;
 mod failure;
 mod outbox;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+pub use access::Access;
 pub use custody::Custody;
 pub use outbox::{Outbox, SendError, Sender};
 pub use review::Review;
@@ -39,6 +41,8 @@ pub struct Gateway {
     pub direction: Direction,
     /// The name in our Received fields.
     pub hostname: Arc<str>,
+    /// Who may hand us mail for whom.
+    pub access: Access,
     /// The next hop.
     pub relay: Relay,
     /// The scanner.

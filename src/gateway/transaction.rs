@@ -59,6 +59,9 @@ struct Decided {
 impl Handler for Transaction {
     async fn mail(&mut self, client: &Client, mail: &Mail) -> Reply {
         self.reset().await;
+        if let Err(reply) = self.gateway.access.check_client(client.address.ip()) {
+            return reply;
+        }
         let mut random = [0u8; TransactionId::LEN];
         if getrandom::fill(&mut random).is_err() {
             return Reply::new(451, EnhancedCode(4, 3, 0), "local trouble, try again");
@@ -84,6 +87,9 @@ impl Handler for Transaction {
         let Some(open) = &mut self.open else {
             return Reply::new(503, EnhancedCode(5, 5, 1), "MAIL first");
         };
+        if let Err(reply) = self.gateway.access.check_recipient(recipient) {
+            return reply;
+        }
         let Some(transaction) = &mut open.relay else {
             return Failure::Lost.to_reply(&open.envelope.id);
         };

@@ -7,8 +7,9 @@ const GTUBE: &str = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EM
 fn start() -> (tempfile::TempDir, Gateway, Postfix) {
     let folder = scratch();
     let behind = free_port();
-    let keys =
-        format!("inbound.next_hop = \"smtp://127.0.0.1:{behind}\"\nhostname = \"gateway.example.org\"");
+    let keys = format!(
+        "inbound.next_hop = \"smtp://127.0.0.1:{behind}\"\nhostname = \"gateway.example.org\"\ninbound.domains = [\"example.org\"]"
+    );
     let gateway = Gateway::start(folder.path(), &keys);
     let postfix = Postfix::start(behind, gateway.inbound);
     (folder, gateway, postfix)
@@ -50,7 +51,9 @@ fn the_next_hops_refusals_are_the_clients_replies() {
     assert!(!output.status.success());
     assert!(printed(&output).contains("550 5.1.1"), "{}", printed(&output));
     let output = swaks(gateway.inbound, &["--from", "ann@sender.example", "--to", "x@elsewhere.example"]);
-    assert!(!output.status.success(), "{}", printed(&output));
+    assert!(printed(&output).contains("550 5.7.1"), "an open relay: {}", printed(&output));
+    let output = swaks(gateway.outbound, &["--from", "ann@example.org", "--to", "x@elsewhere.example"]);
+    assert!(output.status.success(), "{}", printed(&output));
     assert!(postfix.mailbox("alice").is_empty());
 }
 
