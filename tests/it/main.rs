@@ -16,3 +16,4 @@ mod program;
 mod third_party;
 mod tidy;
 mod web;
+mod wire;
