@@ -12,6 +12,7 @@ use super::put::{Provisional, doom};
 use super::{Error, Quarantine};
 use crate::mail::TransactionId;
 use crate::metrics::Counter;
+use crate::privacy::error_chain;
 use crate::store::timestamp::to_column;
 
 /// Entries removed in one transaction, so that a purge never keeps other writers waiting for long.
@@ -140,23 +141,32 @@ impl Quarantine {
         Ok(removed)
     }
 
-    /// Removes the bodies that are marked for it. One that the backend does not let go is tried again by
-    /// the next purge.
+    /// Removes the bodies that are marked for it. One that the backend does not let go is logged, holds up
+    /// nothing else, and is tried again by the next purge.
     pub(super) async fn remove_doomed(&self) -> Result<(), Error> {
+        let mut after = String::new();
         loop {
-            let doomed: Vec<String> =
-                sqlx::query_scalar("SELECT id FROM quarantine_bodies WHERE doomed = 1 LIMIT ?")
-                    .bind(BATCH)
-                    .fetch_all(self.records.pool())
-                    .await?;
-            if doomed.is_empty() {
-                return Ok(());
-            }
-            for id in &doomed {
-                self.bodies.delete(&TransactionId::parse(id).ok_or(Error::Malformed("body_id"))?).await?;
+            let doomed: Vec<String> = sqlx::query_scalar(
+                "SELECT id FROM quarantine_bodies WHERE doomed = 1 AND id > ? ORDER BY id LIMIT ?",
+            )
+            .bind(&after)
+            .bind(BATCH)
+            .fetch_all(self.records.pool())
+            .await?;
+            let Some(last) = doomed.last() else { return Ok(()) };
+            after.clone_from(last);
+            let mut removed = Vec::with_capacity(doomed.len());
+            for id in doomed {
+                match self.bodies.delete(&TransactionId::parse(&id).ok_or(Error::Malformed("body_id"))?).await
+                {
+                    Ok(()) => removed.push(id),
+                    Err(error) => {
+                        tracing::error!(id, error = error_chain(&error), "a body cannot be removed")
+                    }
+                }
             }
             let mut write = self.records.begin().await?;
-            for id in &doomed {
+            for id in &removed {
                 sqlx::query("DELETE FROM quarantine_bodies WHERE id = ? AND doomed = 1")
                     .bind(id)
                     .execute(&mut *write)

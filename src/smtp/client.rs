@@ -66,11 +66,6 @@ impl ReplyParser {
         }
     }
 
-    /// Whether part of a reply has been read.
-    pub fn is_midway(&self) -> bool {
-        self.code.is_some()
-    }
-
     fn take_line(&mut self, line: &[u8]) -> Result<bool, ReplyError> {
         let line = line.strip_suffix(b"\r\n").ok_or(ReplyError::Malformed)?;
         if memchr::memchr2(b'\r', 0, line).is_some() {

@@ -86,6 +86,9 @@ fn sigkill_under_load_loses_nothing_that_was_acknowledged() {
     }
     gateway.stop();
 
+    let verified = run(folder.path(), &["--config", "lazaret.toml", "quarantine", "verify"]);
+    assert!(verified.status.success(), "{}", crate::parts::printed(&verified));
+
     let relayed: Vec<String> = hop.taken().iter().filter_map(|message| name_of(message)).collect();
     let kept = kept_names(folder.path());
     let in_hop: BTreeSet<&String> = relayed.iter().collect();

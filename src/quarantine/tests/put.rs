@@ -169,6 +169,27 @@ async fn another_key_does_not_open_the_quarantine() {
 }
 
 #[tokio::test]
+async fn a_body_that_cannot_be_removed_holds_up_nothing_else() {
+    let house = House::new().await;
+    let letters = [1, 2, 3].map(|number| letter(number, &["alice@example.org"]));
+    for letter in &letters {
+        letter.put(&house.quarantine).await;
+    }
+    // A folder in the place of a body is not removed as one.
+    let id = letters[1].envelope.id.as_str();
+    let file = house.folder.path().join("bodies").join(id.split_at(1).0).join(id);
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir_all(file.join("x")).unwrap();
+    assert_eq!(house.quarantine.purge(NOW + Duration::days(31)).await.unwrap(), 3);
+    assert_eq!(house.bodies.get(&letters[0].envelope.id).await.unwrap(), None);
+    assert_eq!(house.bodies.get(&letters[2].envelope.id).await.unwrap(), None);
+    // It is tried again, and then its record goes too.
+    std::fs::remove_dir_all(&file).unwrap();
+    house.quarantine.purge(NOW + Duration::days(31)).await.unwrap();
+    assert!(house.quarantine.verify().await.unwrap().missing.is_empty());
+}
+
+#[tokio::test]
 async fn an_old_body_without_a_record_is_removed_and_nothing_else() {
     let house = House::new().await;
     letter(1, &["alice@example.org"]).put(&house.quarantine).await;
