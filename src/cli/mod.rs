@@ -38,7 +38,7 @@ enum Command {
     Serve,
     /// Show it at work: send some 200 sample messages through a gateway of its own, and stay up.
     Demo(demo::Arguments),
-    /// Scan one message: findings, score, disposition, reasons.
+    /// Scan messages: findings, score, disposition, reasons.
     Scan(scan::Arguments),
     /// Teach the filter from files, folders, Maildirs or mbox files.
     Learn(learn::Arguments),
