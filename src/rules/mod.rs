@@ -130,6 +130,7 @@ impl RuleSet {
     /// Compiles rules. What cannot be used is left out and reported; what is defined again replaces what was
     /// before.
     pub fn compile(sources: &[Source]) -> (RuleSet, Vec<Problem>) {
+        eval::prepare();
         compile::compile(sources)
     }
 

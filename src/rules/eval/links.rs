@@ -136,6 +136,11 @@ static REDIRECTORS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     .ok()
 });
 
+/// Compiles the pattern of redirectors.
+pub(super) fn prepare() {
+    LazyLock::force(&REDIRECTORS);
+}
+
 /// A link goes through somebody's open redirector.
 fn link_redirects(context: &Context<'_>, _: &[String]) -> Option<String> {
     let redirector = REDIRECTORS.as_ref()?;

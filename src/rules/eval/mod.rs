@@ -18,6 +18,13 @@ use lists::Lists;
 /// A native test: the message and the arguments in the rule file.
 pub(super) type Function = fn(&Context<'_>, &[String]) -> Option<String>;
 
+/// Reads the lists and patterns that the functions share, while rules are compiled: the first message would
+/// pay for it otherwise.
+pub(super) fn prepare() {
+    lists::Lists::get();
+    links::prepare();
+}
+
 /// Returns the function of a name.
 pub(super) fn find(name: &str) -> Option<Function> {
     [sender::FUNCTIONS, links::FUNCTIONS, attachments::FUNCTIONS, content::FUNCTIONS, outbound::FUNCTIONS]
