@@ -75,6 +75,8 @@ impl App {
     /// # Errors
     /// What could not be opened or bound, with its cause; nothing runs then.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        // First, so that what opening the stores counts is not lost.
+        install_metrics();
         let (folder, lock) = Folder::open_to_serve(&config.data_dir).await?;
         let clock: Clock = Arc::new(now);
         let quarantine = open_quarantine(config, &folder).await?;
@@ -145,7 +147,6 @@ impl App {
                 sender: Address::parse(&config.mail_from).context("mail_from")?,
             },
         });
-        install_metrics();
 
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();

@@ -182,6 +182,8 @@ fn a_damaged_state_store_is_set_aside_while_the_gateway_serves() {
         .any(|name| name.starts_with("state.damaged-"));
     assert!(aside, "{}", gateway.log());
     assert!(gateway.log().contains("set aside"), "{}", gateway.log());
+    let metrics = crate::web::Browser::new(gateway.web).get("/metrics").body;
+    assert!(metrics.contains("lazaret_state_stores_set_aside_total 1"), "{metrics}");
 }
 
 #[test]

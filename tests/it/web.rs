@@ -7,23 +7,23 @@ use std::process::{Command, Stdio};
 use crate::parts::{Client, Gateway, Hop, PATIENCE, eventually, message, scratch};
 
 /// A browser without a screen: keeps its cookie, follows no redirect.
-struct Browser {
+pub(crate) struct Browser {
     server: SocketAddr,
     cookie: Option<String>,
 }
 
-struct Answer {
+pub(crate) struct Answer {
     status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Browser {
-    fn new(server: SocketAddr) -> Self {
+    pub(crate) fn new(server: SocketAddr) -> Self {
         Browser { server, cookie: None }
     }
 
-    fn get(&mut self, path: &str) -> Answer {
+    pub(crate) fn get(&mut self, path: &str) -> Answer {
         self.request(&format!("GET {path} HTTP/1.1\r\n"), "")
     }
 
