@@ -73,12 +73,11 @@ fn envelope() -> Envelope {
         id: TransactionId::from_random([0; TransactionId::LEN]),
         direction: Direction::Inbound,
         client: Client {
-            address: "192.0.2.1:25".parse().unwrap(),
             helo: "mail.sender.example".to_owned(),
-            esmtp: true,
+            ..Client::new("192.0.2.1:25".parse().unwrap())
         },
         mail: Mail { reverse_path: Address::parse("ann@sender.example").ok(), ..Mail::default() },
-        recipients: vec![Address::parse("alice@example.org").unwrap()],
+        recipients: vec![Address::parse("alice@example.org").unwrap().into()],
     }
 }
 

@@ -329,7 +329,7 @@ fn notices(sender: Sender) -> impl Outgoing {
         let sender = sender.clone();
         Box::pin(async move {
             sender
-                .send(&Mail::default(), &notice.recipient, &[Bytes::from(notice.bytes)])
+                .send(&Mail::default(), &notice.recipient.into(), &[Bytes::from(notice.bytes)])
                 .await
                 .map_err(Into::into)
         })

@@ -156,9 +156,9 @@ fn envelope(direction: Direction, recipient: &Address) -> Envelope {
     Envelope {
         id: TransactionId::from_random([0; TransactionId::LEN]),
         direction,
-        client: Client { address: SocketAddr::from(([127, 0, 0, 1], 0)), helo: String::new(), esmtp: true },
+        client: Client::new(SocketAddr::from(([127, 0, 0, 1], 0))),
         mail: Mail::default(),
-        recipients: vec![recipient.clone()],
+        recipients: vec![recipient.clone().into()],
     }
 }
 

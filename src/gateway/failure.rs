@@ -3,6 +3,8 @@
 //! Each class of failure has one reply: a line that tells nothing but the id, under which the cause stands in
 //! the log.
 
+use std::sync::Arc;
+
 use crate::mail::{EnhancedCode, Reply, TransactionId};
 use crate::privacy::error_chain;
 use crate::{quarantine, relay};
@@ -12,7 +14,7 @@ pub(super) enum Failure {
     /// The next hop's own refusal, passed on.
     Refused(Reply),
     /// The next hop does not answer or breaks off.
-    NextHop(relay::Error),
+    NextHop(Arc<relay::Error>),
     /// The next hop broke off at an earlier command, which said why.
     Lost,
     /// The quarantine cannot take the message.
@@ -79,7 +81,7 @@ impl Failure {
     pub(super) fn report(&self, id: &TransactionId) {
         match self {
             Failure::NextHop(error) => {
-                tracing::warn!(%id, error = error_chain(error), "transaction failed: the next hop");
+                tracing::warn!(%id, error = error_chain(error.as_ref()), "transaction failed: the next hop");
             }
             Failure::Quarantine(error) => {
                 tracing::error!(%id, error = error_chain(error), "transaction failed: the quarantine");
@@ -103,7 +105,7 @@ impl Failure {
 
 impl From<relay::Error> for Failure {
     fn from(error: relay::Error) -> Self {
-        Failure::NextHop(error)
+        Failure::NextHop(Arc::new(error))
     }
 }
 

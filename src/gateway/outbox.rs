@@ -15,12 +15,12 @@ use tokio::sync::{Notify, watch};
 
 use super::Clock;
 use super::transaction::is_ours;
-use crate::mail::{Address, Direction, Mail, Reply};
+use crate::mail::{Direction, Mail, Recipient, Reply};
 use crate::message::HeaderEdits;
 use crate::metrics::{Counter, Gauge};
 use crate::privacy::error_chain;
 use crate::quarantine::{self, Failure, Job, Quarantine, Scope};
-use crate::relay::{self, Begun, Relay, Sent};
+use crate::relay::{self, Begun, Outcome, Relay};
 use crate::store::SealError;
 
 /// How often the outbox is looked at when nobody says that something is in it: another process may have
@@ -47,7 +47,7 @@ pub enum SendError {
     Permanent(u16),
     /// No connection, or it broke, or the answer made no sense.
     #[error("the next hop does not answer")]
-    Unreachable(#[from] relay::Error),
+    Unreachable(#[source] Arc<relay::Error>),
 }
 
 impl Sender {
@@ -61,8 +61,8 @@ impl Sender {
     ///
     /// # Errors
     /// A [`SendError`] by the next hop's answer.
-    pub async fn send(&self, mail: &Mail, recipient: &Address, message: &[Bytes]) -> Result<(), SendError> {
-        let mut transaction = match self.relay.begin(mail).await? {
+    pub async fn send(&self, mail: &Mail, recipient: &Recipient, message: &[Bytes]) -> Result<(), SendError> {
+        let mut transaction = match self.relay.begin(None, mail).await? {
             Begun::Ready(transaction, _) => transaction,
             Begun::Refused(reply) => return Err(refused(&reply)),
         };
@@ -71,10 +71,18 @@ impl Sender {
             transaction.abandon().await;
             return Err(refused(&reply));
         }
-        match transaction.data(message).await? {
-            Sent::Accepted(_) => Ok(()),
-            Sent::Refused(reply) => Err(refused(&reply)),
+        match transaction.data(message).await.into_iter().next() {
+            Some(Outcome::Accepted(_)) => Ok(()),
+            Some(Outcome::Refused(reply)) => Err(refused(&reply)),
+            Some(Outcome::Failed(error)) => Err(SendError::Unreachable(error)),
+            None => Err(SendError::Unreachable(Arc::new(relay::Error::Failed))),
         }
+    }
+}
+
+impl From<relay::Error> for SendError {
+    fn from(error: relay::Error) -> Self {
+        SendError::Unreachable(Arc::new(error))
     }
 }
 

@@ -100,11 +100,11 @@ impl House {
         .await
         .unwrap();
         let recipients: Vec<_> =
-            recipients.split(' ').map(|recipient| Address::parse(recipient).unwrap()).collect();
+            recipients.split(' ').map(|recipient| Address::parse(recipient).unwrap().into()).collect();
         let envelope = Envelope {
             id: TransactionId::from_random([1; TransactionId::LEN]),
             direction: Direction::Inbound,
-            client: Client { address: "192.0.2.7:2525".parse().unwrap(), helo: "c".into(), esmtp: true },
+            client: Client { helo: "c".into(), ..Client::new("192.0.2.7:2525".parse().unwrap()) },
             mail: Mail { smtputf8: true, body: BodyType::EightBitMime, ..Mail::default() },
             recipients: recipients.clone(),
         };

@@ -101,11 +101,11 @@ mod tests {
             Quarantine::open(records.clone(), bodies.clone(), &key, Config::default()).await.unwrap();
         let learned =
             Learned::open(&records, Arc::new(Memory::default()), FeatureKey::new(&key)).await.unwrap();
-        let recipients = [Address::parse("alice@example.org").unwrap()];
+        let recipients = [Address::parse("alice@example.org").unwrap().into()];
         let envelope = Envelope {
             id: TransactionId::from_random([1; TransactionId::LEN]),
             direction: Direction::Inbound,
-            client: Client { address: "192.0.2.7:2525".parse().unwrap(), helo: "c".into(), esmtp: true },
+            client: Client { helo: "c".into(), ..Client::new("192.0.2.7:2525".parse().unwrap()) },
             mail: Mail::default(),
             recipients: recipients.to_vec(),
         };

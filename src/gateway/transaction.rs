@@ -12,13 +12,14 @@ use time::format_description::well_known::Rfc2822;
 use super::failure::Failure;
 use super::{Custody, Gateway};
 use crate::ingress::Handler;
-use crate::mail::{Address, Client, EnhancedCode, Envelope, Mail, Reply, TransactionId};
+use crate::mail::{Client, EnhancedCode, Envelope, Mail, Protocol, Recipient, Reply, TransactionId};
 use crate::message::HeaderEdits;
 use crate::metrics::{Counter, Histogram};
 use crate::policy;
 use crate::quarantine::{Arrival, Summary};
-use crate::relay::{self, Begun, Sent};
+use crate::relay::{self, Begun, Outcome};
 use crate::scan::{Busy, Scanned};
+use crate::smtp::server::{Answer, Offers, SignIn, SignInAnswer};
 use crate::verdict::{Disposition, Scan};
 
 /// Received fields after which a message is taken to be in a loop (RFC 5321, section 6.3, asks for a
@@ -50,16 +51,24 @@ struct Open {
 /// What policy made of the recipients.
 struct Decided {
     /// Those who get the message now, and whether it is marked as spam.
-    relayed: Vec<Address>,
+    relayed: Vec<Recipient>,
     flagged: bool,
     /// Those for whom it is kept.
-    kept: Vec<Address>,
+    kept: Vec<Recipient>,
 }
 
 impl Handler for Transaction {
+    async fn offers(&mut self, _client: &Client) -> Offers {
+        Offers::default()
+    }
+
+    async fn sign_in(&mut self, _client: &Client, _step: SignIn) -> SignInAnswer {
+        SignInAnswer::Refused(Reply::new(503, EnhancedCode(5, 5, 1), "there is nothing to sign in to"))
+    }
+
     async fn mail(&mut self, client: &Client, mail: &Mail) -> Reply {
         self.reset().await;
-        if let Err(reply) = self.gateway.access.check_client(client.address.ip()) {
+        if let Err(reply) = self.gateway.access.check_client(client.peer.ip()) {
             return reply;
         }
         let mut random = [0u8; TransactionId::LEN];
@@ -73,7 +82,7 @@ impl Handler for Transaction {
             mail: mail.clone(),
             recipients: Vec::new(),
         };
-        match self.gateway.relay.begin(mail).await {
+        match self.gateway.relay.begin(Some(client), mail).await {
             Ok(Begun::Ready(transaction, reply)) => {
                 self.open = Some(Open { envelope, relay: Some(transaction) });
                 reply
@@ -83,11 +92,11 @@ impl Handler for Transaction {
         }
     }
 
-    async fn rcpt(&mut self, recipient: &Address) -> Reply {
+    async fn rcpt(&mut self, recipient: &Recipient) -> Reply {
         let Some(open) = &mut self.open else {
             return Reply::new(503, EnhancedCode(5, 5, 1), "MAIL first");
         };
-        if let Err(reply) = self.gateway.access.check_recipient(recipient) {
+        if let Err(reply) = self.gateway.access.check_recipient(&recipient.address) {
             return reply;
         }
         let Some(transaction) = &mut open.relay else {
@@ -96,7 +105,9 @@ impl Handler for Transaction {
         match transaction.rcpt(recipient).await {
             Ok(reply) => {
                 // Named twice, it is one recipient all the same: one entry, one release.
-                if reply.is_positive() && !open.envelope.recipients.contains(recipient) {
+                if reply.is_positive()
+                    && open.envelope.recipients.iter().all(|known| known.address != recipient.address)
+                {
                     open.envelope.recipients.push(recipient.clone());
                 }
                 reply
@@ -109,10 +120,10 @@ impl Handler for Transaction {
         }
     }
 
-    async fn message(&mut self, body: Bytes) -> Reply {
+    async fn message(&mut self, body: Bytes) -> Answer {
         let started = std::time::Instant::now();
         let Some(Open { envelope, relay }) = self.open.take() else {
-            return Reply::new(503, EnhancedCode(5, 5, 1), "MAIL first");
+            return Answer::All(Reply::new(503, EnhancedCode(5, 5, 1), "MAIL first"));
         };
         let (result, scan) = match relay {
             // A recipient found the next hop gone; there is nobody to decide for.
@@ -136,8 +147,10 @@ impl Handler for Transaction {
         Counter::Transactions
             .increment(&[("direction", self.gateway.direction.as_str()), ("outcome", outcome)]);
         self.log(&envelope, body.len(), &scan, outcome, &reply);
-        reply
+        Answer::All(reply)
     }
+
+    async fn settled(&mut self) {}
 
     async fn reset(&mut self) {
         if let Some(Open { relay: Some(transaction), .. }) = self.open.take() {
@@ -192,7 +205,7 @@ impl Transaction {
         // message in a transaction of their own, and its reply settles both (invariant 4).
         transaction.abandon().await;
         let provisional = self.gateway.quarantine.put_provisional(arrival).await?;
-        let sent = match self.begin_again(&envelope.mail, &decided.relayed).await {
+        let sent = match self.begin_again(envelope, &decided.relayed).await {
             Ok(transaction) => send(transaction, &outgoing).await,
             Err(failure) => Err(failure),
         };
@@ -216,7 +229,7 @@ impl Transaction {
         let mut decided = Decided { relayed: Vec::new(), flagged: false, kept: Vec::new() };
         let mut refused = Vec::new();
         for recipient in &envelope.recipients {
-            let disposition = policy::decide(&scanned.scan, &self.gateway.policy, recipient);
+            let disposition = policy::decide(&scanned.scan, &self.gateway.policy, &recipient.address);
             Counter::Dispositions.increment(&[
                 ("direction", envelope.direction.as_str()),
                 ("disposition", disposition.as_str()),
@@ -244,8 +257,12 @@ impl Transaction {
 
     /// Opens a transaction for only those who get the message now. They were all accepted a moment ago; if
     /// one no longer is, nothing is sent and the client hears why.
-    async fn begin_again(&self, mail: &Mail, recipients: &[Address]) -> Result<relay::Transaction, Failure> {
-        let mut transaction = match self.gateway.relay.begin(mail).await? {
+    async fn begin_again(
+        &self,
+        envelope: &Envelope,
+        recipients: &[Recipient],
+    ) -> Result<relay::Transaction, Failure> {
+        let mut transaction = match self.gateway.relay.begin(Some(&envelope.client), &envelope.mail).await? {
             Begun::Ready(transaction, _) => transaction,
             Begun::Refused(reply) => return Err(Failure::changed_its_mind(reply)),
         };
@@ -295,7 +312,7 @@ impl Transaction {
     }
 
     fn fail_command(&self, id: &TransactionId, error: relay::Error) -> Reply {
-        let failure = Failure::NextHop(error);
+        let failure = Failure::from(error);
         failure.report(id);
         failure.to_reply(id)
     }
@@ -324,9 +341,11 @@ impl Transaction {
 }
 
 async fn send(transaction: relay::Transaction, outgoing: &[Bytes]) -> Result<relay::Accepted, Failure> {
-    match transaction.data(outgoing).await? {
-        Sent::Accepted(accepted) => Ok(accepted),
-        Sent::Refused(reply) => Err(Failure::Refused(reply)),
+    match transaction.data(outgoing).await.into_iter().next() {
+        Some(Outcome::Accepted(accepted)) => Ok(accepted),
+        Some(Outcome::Refused(reply)) => Err(Failure::Refused(reply)),
+        Some(Outcome::Failed(error)) => Err(Failure::NextHop(error)),
+        None => Err(Failure::Internal("a message without a recipient")),
     }
 }
 
@@ -343,15 +362,25 @@ fn received(envelope: &Envelope, hostname: &str, date: &str) -> String {
         std::net::IpAddr::V4(ip) => format!("[{ip}]"),
         std::net::IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
     };
-    let protocol = match (envelope.mail.smtputf8, client.esmtp) {
-        (true, _) => "UTF8SMTP",
-        (false, true) => "ESMTP",
-        (false, false) => "SMTP",
-    };
+    let protocol = protocol_name(client, envelope.mail.smtputf8);
     format!(
         "from {} ({literal}) by {hostname} (Lazaret) with {protocol} id {}; {date}",
         client.helo, envelope.id
     )
+}
+
+/// Returns the "with" of a Received field (RFC 3848, RFC 6531, section 4.3).
+fn protocol_name(client: &Client, smtputf8: bool) -> String {
+    let base = match (client.protocol, smtputf8) {
+        (Protocol::Lmtp, true) => "UTF8LMTP",
+        (Protocol::Lmtp, false) => "LMTP",
+        (Protocol::Smtp | Protocol::Esmtp, true) => "UTF8SMTP",
+        (Protocol::Esmtp, false) => "ESMTP",
+        (Protocol::Smtp, false) => return "SMTP".to_owned(),
+    };
+    let secure = if client.tls.is_some() { "S" } else { "" };
+    let signed_in = if client.login.is_some() { "A" } else { "" };
+    format!("{base}{secure}{signed_in}")
 }
 
 fn hops(scanned: &Scanned, body: &Bytes) -> usize {

@@ -15,7 +15,7 @@ use crate::ingress::memory::{Claim, Memory};
 use crate::ingress::{Config, Handler};
 use crate::mail::{EnhancedCode, Reply};
 use crate::metrics::Counter;
-use crate::smtp::server::{Question, Session, Step};
+use crate::smtp::server::{Answer, Question, Session, Step};
 
 /// Room for commands in the input buffer, in bytes.
 const COMMAND_READ_BYTES: usize = 4 * 1024;
@@ -172,9 +172,11 @@ where
                 self.is_open = false;
                 // The claim outlives the call: the body is held until then.
                 let claim = std::mem::take(&mut self.claim);
-                let reply = guarded(self.handler.message(body)).await;
+                let answer = guarded(self.handler.message(body)).await;
                 drop(claim);
-                reply
+                match answer? {
+                    Answer::All(reply) | Answer::Each(_, reply) => Ok(reply),
+                }
             }
         }
     }

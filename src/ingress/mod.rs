@@ -20,9 +20,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::mail::{Address, Client, Direction, EnhancedCode, Mail, Reply};
+use crate::mail::{Client, Direction, EnhancedCode, Mail, Recipient, Reply};
 use crate::metrics::{Counter, Gauge};
-use crate::smtp::server::Limits;
+use crate::smtp::server::{Answer, Limits, Offers, SignIn, SignInAnswer};
 
 pub use connection::serve_connection;
 pub use memory::Memory;
@@ -39,15 +39,25 @@ pub trait Service: Send + Sync + 'static {
 /// One connection's conversation partner. Every reply goes to the client unchanged; a positive one to
 /// `mail` and `rcpt` advances the session, and 421 closes it.
 pub trait Handler: Send {
+    /// The client says EHLO or LHLO: what may be offered to it.
+    fn offers(&mut self, client: &Client) -> impl Future<Output = Offers> + Send;
+
+    /// A step of signing in (RFC 4954).
+    fn sign_in(&mut self, client: &Client, step: SignIn) -> impl Future<Output = SignInAnswer> + Send;
+
     /// A sender wants to begin a transaction. `client` says who, by its own account.
     fn mail(&mut self, client: &Client, mail: &Mail) -> impl Future<Output = Reply> + Send;
 
     /// A recipient wants to join the open transaction.
-    fn rcpt(&mut self, recipient: &Address) -> impl Future<Output = Reply> + Send;
+    fn rcpt(&mut self, recipient: &Recipient) -> impl Future<Output = Reply> + Send;
 
     /// The message is whole: lines end with CR LF alone, dots are taken off. Ends the transaction, whatever
     /// the reply; a 2xx says that somebody holds the message.
-    fn message(&mut self, body: Bytes) -> impl Future<Output = Reply> + Send;
+    fn message(&mut self, body: Bytes) -> impl Future<Output = Answer> + Send;
+
+    /// The client has said something after the answer to its last message, so it has that answer. Called
+    /// once for each message that was answered 2xx, unless the client is lost.
+    fn settled(&mut self) -> impl Future<Output = ()> + Send;
 
     /// The open transaction is abandoned: RSET, HELO, a message refused by its framing, a lost client.
     /// Called once for each transaction that did not get as far as `message`.

@@ -8,6 +8,7 @@ use tokio::io::{
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::mail::Address;
 
 /// Writes down what it is asked. Refuses recipients that begin with `no`; panics at those that begin with
 /// `panic`, and at a message that does.
@@ -35,26 +36,38 @@ impl Service for Recorder {
 }
 
 impl Handler for Recorder {
+    async fn offers(&mut self, _client: &Client) -> Offers {
+        Offers::default()
+    }
+
+    async fn sign_in(&mut self, _client: &Client, _step: SignIn) -> SignInAnswer {
+        SignInAnswer::Refused(Reply::new(535, EnhancedCode(5, 7, 8), "No"))
+    }
+
+    async fn settled(&mut self) {
+        self.note("settled".to_owned());
+    }
+
     async fn mail(&mut self, client: &Client, mail: &Mail) -> Reply {
         let path = mail.reverse_path.as_ref().map(Address::to_path).unwrap_or_default();
         self.note(format!("mail <{path}> of {}", client.helo));
         Reply::new(250, EnhancedCode(2, 1, 0), "Ok")
     }
 
-    async fn rcpt(&mut self, recipient: &Address) -> Reply {
-        assert!(!recipient.local().starts_with("panic"), "a panic at RCPT");
-        if recipient.local().starts_with("no") {
+    async fn rcpt(&mut self, recipient: &Recipient) -> Reply {
+        assert!(!recipient.address.local().starts_with("panic"), "a panic at RCPT");
+        if recipient.address.local().starts_with("no") {
             return Reply::new(550, EnhancedCode(5, 1, 1), "Unknown");
         }
-        self.note(format!("rcpt <{}>", recipient.to_path()));
+        self.note(format!("rcpt <{}>", recipient.address.to_path()));
         Reply::new(250, EnhancedCode(2, 1, 5), "Ok")
     }
 
-    async fn message(&mut self, body: Bytes) -> Reply {
+    async fn message(&mut self, body: Bytes) -> Answer {
         assert!(!body.starts_with(b"panic"), "a panic at the end of data");
         let shown = if body.len() > 100 { format!("{} bytes", body.len()) } else { format!("{body:?}") };
         self.note(format!("message {shown}"));
-        Reply::new(250, EnhancedCode(2, 0, 0), "Kept")
+        Answer::All(Reply::new(250, EnhancedCode(2, 0, 0), "Kept"))
     }
 
     async fn reset(&mut self) {

@@ -23,7 +23,7 @@ fn key() -> FeatureKey {
 }
 
 fn client(address: &str, helo: &str) -> Client {
-    Client { address: address.parse().unwrap(), helo: helo.to_owned(), esmtp: true }
+    Client { helo: helo.to_owned(), ..Client::new(address.parse().unwrap()) }
 }
 
 fn wire(text: &str) -> Vec<u8> {

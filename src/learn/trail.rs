@@ -207,7 +207,7 @@ mod tests {
             ),
             ("[::ffff:192.0.2.1]:25", "", "from unknown ([192.0.2.1]) by gw (Lazaret) with SMTP id 1"),
         ] {
-            let client = Client { address: address.parse().unwrap(), helo: helo.to_owned(), esmtp: true };
+            let client = Client { helo: helo.to_owned(), ..Client::new(address.parse().unwrap()) };
             assert_eq!(Hop::of_client(&client), Hop::read(received), "{received}");
         }
     }
@@ -251,7 +251,7 @@ mod tests {
             (names(&trail), helos(&trail)),
             (vec!["Subject".into(), "Received".into()], vec!["b".into(), "c".into()])
         );
-        let client = Client { address: "192.0.2.9:1".parse().unwrap(), helo: "z".to_owned(), esmtp: true };
+        let client = Client { helo: "z".to_owned(), ..Client::new("192.0.2.9:1".parse().unwrap()) };
         let trail = Trail::read(&headers, Some(&client));
         assert_eq!(helos(&trail), ["z", "b", "c"]);
         assert_eq!(names(&trail).len(), 4);

@@ -4,12 +4,15 @@
 //! purpose (see `privacy`).
 
 mod address;
+mod client;
+mod parameter;
 mod reply;
 
 use std::fmt;
-use std::net::SocketAddr;
 
 pub use address::{Address, Domain, InvalidAddress};
+pub use client::{Client, Protocol, Tls};
+pub use parameter::{BodyType, Mail, Notify, Recipient, Return};
 pub use reply::{EnhancedCode, Reply};
 
 /// Which way a message travels, seen from the organisation.
@@ -77,40 +80,6 @@ impl fmt::Display for TransactionId {
     }
 }
 
-/// The peer that speaks SMTP to us.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Client {
-    /// Address and port of the connection.
-    pub address: SocketAddr,
-    /// The argument of HELO or EHLO, as given; empty before either.
-    pub helo: String,
-    /// Whether it greeted with EHLO.
-    pub esmtp: bool,
-}
-
-/// What the client declared of the body (RFC 6152).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BodyType {
-    /// No BODY parameter, or `BODY=7BIT`.
-    #[default]
-    SevenBit,
-    /// `BODY=8BITMIME`.
-    EightBitMime,
-}
-
-/// A MAIL command: the reverse-path and its parameters.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Mail {
-    /// The sender, or `None` for the null reverse-path `<>`.
-    pub reverse_path: Option<Address>,
-    /// The size in bytes that the client declared (RFC 1870).
-    pub size_bytes: Option<u64>,
-    /// The declared body type.
-    pub body: BodyType,
-    /// Whether the client asked for SMTPUTF8 (RFC 6531).
-    pub smtputf8: bool,
-}
-
 /// Everything known of a message besides its bytes.
 #[derive(Debug, Clone)]
 pub struct Envelope {
@@ -122,8 +91,8 @@ pub struct Envelope {
     pub client: Client,
     /// The MAIL command.
     pub mail: Mail,
-    /// The recipients that the next hop accepted, in order.
-    pub recipients: Vec<Address>,
+    /// The recipients that the next hop accepted, in order, each once.
+    pub recipients: Vec<Recipient>,
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ impl Entry {
     /// Returns the client of the transaction, as it was seen in the session; `None` where it is not known.
     pub fn client(&self) -> Option<Client> {
         let address = SocketAddr::new(self.client_ip?, 0);
-        Some(Client { address, helo: self.private.helo.expose().clone(), esmtp: true })
+        Some(Client { helo: self.private.helo.expose().clone(), ..Client::new(address) })
     }
 
     /// Returns the finding that tells a person best why the message was kept: the strongest, but a rule

@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::entry::{EntryId, Private, State};
 use super::{Error, Quarantine};
-use crate::mail::{Address, BodyType, Direction, Mail, TransactionId};
+use crate::mail::{Address, BodyType, Direction, Mail, Recipient, TransactionId};
 use crate::metrics::Counter;
 use crate::store::timestamp::{from_column, to_column};
 
@@ -68,7 +68,7 @@ pub struct Job {
     /// The MAIL command as it was given.
     pub mail: Mail,
     /// The recipient; always one.
-    pub recipient: Address,
+    pub recipient: Recipient,
     /// Attempts that ended before this one.
     pub attempts: u32,
     claim: String,
@@ -152,9 +152,11 @@ impl Quarantine {
                 size_bytes: u64::try_from(row.try_get::<i64, _>("size_bytes")?).ok(),
                 body: if private.eight_bit { BodyType::EightBitMime } else { BodyType::SevenBit },
                 smtputf8: private.smtputf8,
+                ..Mail::default()
             },
             recipient: Address::parse(private.recipient.expose())
-                .map_err(|_| Error::Malformed("recipient"))?,
+                .map_err(|_| Error::Malformed("recipient"))?
+                .into(),
             attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
             entry,
             claim,

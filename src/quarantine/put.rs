@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::entry::{EntryId, Private, SeenLink, symbols_column};
 use super::{Error, Quarantine};
-use crate::mail::{Address, BodyType, Envelope, TransactionId};
+use crate::mail::{Address, BodyType, Envelope, Recipient, TransactionId};
 use crate::message::{Attachment, Message};
 use crate::privacy::Redacted;
 use crate::store::timestamp::to_column;
@@ -31,7 +31,7 @@ pub struct Arrival<'a> {
     /// Its envelope; the transaction's id names the body.
     pub envelope: &'a Envelope,
     /// The recipients to keep it for; some or all of the envelope's.
-    pub recipients: &'a [Address],
+    pub recipients: &'a [Recipient],
     /// The bytes as they were accepted.
     pub body: &'a Bytes,
     /// What the reviewer sees of it.
@@ -236,7 +236,7 @@ impl Quarantine {
                 from_address: cut(arrival.summary.from_address.expose(), FIELD_LIMIT_CHARS),
                 reverse_path: Redacted::new(sender.map(Address::to_path).unwrap_or_default()),
                 helo: cut(&envelope.client.helo, FIELD_LIMIT_CHARS),
-                recipient: Redacted::new(recipient.to_path()),
+                recipient: Redacted::new(recipient.address.to_path()),
                 preview: cut(arrival.summary.preview.expose(), PREVIEW_LIMIT_CHARS),
                 links: arrival.summary.links.iter().take(LINKS_LIMIT).cloned().collect(),
                 attachments: arrival.summary.attachments.clone(),
@@ -272,8 +272,8 @@ impl Quarantine {
             .bind(score)
             .bind(&symbols)
             .bind(state)
-            .bind(self.address_hash(recipient).as_str())
-            .bind(recipient.domain().map_or("", |domain| domain.as_str()))
+            .bind(self.address_hash(&recipient.address).as_str())
+            .bind(recipient.address.domain().map_or("", |domain| domain.as_str()))
             .bind(sender.map(|sender| self.address_hash(sender)).as_ref().map(|hash| hash.as_str()))
             .bind(sender.and_then(Address::domain).map(|domain| domain.as_str()))
             .bind(from.as_ref().map(|from| self.address_hash(from)).as_ref().map(|hash| hash.as_str()))

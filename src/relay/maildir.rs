@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::mail::{Address, EnhancedCode, Mail, Reply};
-use crate::relay::{Accepted, Error, Sent};
+use crate::relay::{Accepted, Error, Outcome};
 
 #[derive(Debug)]
 pub(super) struct Maildir {
@@ -47,11 +47,11 @@ impl Delivery {
         Reply::new(250, EnhancedCode(2, 1, 5), "Ok")
     }
 
-    pub(super) async fn data(self, message: &[Bytes]) -> Result<Sent, Error> {
+    pub(super) async fn data(self, message: &[Bytes]) -> Result<Outcome, Error> {
         let message = message.to_vec();
         let write = tokio::task::spawn_blocking(move || self.write(&message));
         match write.await {
-            Ok(written) => written.map(Sent::Accepted),
+            Ok(written) => written.map(Outcome::Accepted),
             Err(panic) => Err(Error::Maildir { ambiguous: true, source: io::Error::other(panic) }),
         }
     }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::mail::{Address, EnhancedCode, Mail, Reply};
+use crate::mail::{Client, EnhancedCode, Mail, Recipient, Reply};
 use crate::smtp::client::ReplyError;
 use crate::smtp::data;
 
@@ -225,13 +225,15 @@ pub enum Begun {
     Refused(Reply),
 }
 
-/// What became of a message.
-#[derive(Debug)]
-pub enum Sent {
+/// What became of a message, for one recipient.
+#[derive(Debug, Clone)]
+pub enum Outcome {
     /// The next hop holds it.
     Accepted(Accepted),
     /// The next hop refused it, with this reply of 4xx or 5xx.
     Refused(Reply),
+    /// There is no reply to the end of data; see [`Error::is_ambiguous`].
+    Failed(Arc<Error>),
 }
 
 /// The way to the next hop. Cloning shares its kept connections.
@@ -250,6 +252,8 @@ enum Transport {
 #[derive(Debug)]
 pub struct Transaction {
     inner: Inner,
+    /// Accepted recipients.
+    recipients: usize,
 }
 
 #[derive(Debug)]
@@ -274,12 +278,15 @@ impl Relay {
     ///
     /// # Errors
     /// [`enum@Error`] when the next hop cannot be asked.
-    pub async fn begin(&self, mail: &Mail) -> Result<Begun, Error> {
+    pub async fn begin(&self, _client: Option<&Client>, mail: &Mail) -> Result<Begun, Error> {
         match &self.transport {
             Transport::Smtp(pool) => pool.begin(mail).await,
             Transport::Maildir(maildir) => {
                 let inner = Inner::Maildir(maildir::Delivery::new(Arc::clone(maildir), mail));
-                Ok(Begun::Ready(Transaction { inner }, Reply::new(250, EnhancedCode(2, 1, 0), "Ok")))
+                Ok(Begun::Ready(
+                    Transaction { inner, recipients: 0 },
+                    Reply::new(250, EnhancedCode(2, 1, 0), "Ok"),
+                ))
             }
         }
     }
@@ -290,18 +297,25 @@ impl Transaction {
     ///
     /// # Errors
     /// [`enum@Error`] when there is no reply. The transaction is then of no more use.
-    pub async fn rcpt(&mut self, to: &Address) -> Result<Reply, Error> {
-        match &mut self.inner {
-            Inner::Smtp(transaction) => transaction.rcpt(to).await,
-            Inner::Maildir(delivery) => Ok(delivery.rcpt(to)),
-        }
+    pub async fn rcpt(&mut self, to: &Recipient) -> Result<Reply, Error> {
+        let reply = match &mut self.inner {
+            Inner::Smtp(transaction) => transaction.rcpt(&to.address).await?,
+            Inner::Maildir(delivery) => delivery.rcpt(&to.address),
+        };
+        self.recipients += usize::from(reply.is_positive());
+        Ok(reply)
     }
 
     /// Sends a message, given in parts: lines end with CR LF, dots are as they are.
     ///
-    /// # Errors
-    /// [`enum@Error`] when there is no reply to the end of data; see [`Error::is_ambiguous`].
-    pub async fn data(self, message: &[Bytes]) -> Result<Sent, Error> {
+    /// Returns an outcome for each accepted recipient, in their order.
+    pub async fn data(self, message: &[Bytes]) -> Vec<Outcome> {
+        let recipients = self.recipients;
+        let outcome = self.send(message).await.unwrap_or_else(|error| Outcome::Failed(Arc::new(error)));
+        vec![outcome; recipients]
+    }
+
+    async fn send(self, message: &[Bytes]) -> Result<Outcome, Error> {
         if !data::is_crlf_only(message) {
             return Err(Error::LineEnd);
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::mail::{Address, BodyType, EnhancedCode, Mail, Reply};
 use crate::relay::connection::Connection;
-use crate::relay::{Accepted, Begun, Config, Error, Inner, Sent};
+use crate::relay::{Accepted, Begun, Config, Error, Inner, Outcome};
 
 /// The next hop's connections between transactions.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Pool {
                     connection: Some(connection),
                     needs_seven_bits: is_eight_bit && !offered.eight_bit_mime,
                 };
-                Ok(Begun::Ready(super::Transaction { inner: Inner::Smtp(transaction) }, reply))
+                Ok(Begun::Ready(super::Transaction { inner: Inner::Smtp(transaction), recipients: 0 }, reply))
             }
             400..600 => {
                 self.keep(connection);
@@ -141,39 +141,39 @@ impl Transaction {
         Ok(temporary(reply))
     }
 
-    pub(super) async fn data(mut self, message: &[Bytes]) -> Result<Sent, Error> {
+    pub(super) async fn data(mut self, message: &[Bytes]) -> Result<Outcome, Error> {
         let mut connection = self.connection.take().ok_or(Error::Failed)?;
         let config = &self.pool.config;
         if self.needs_seven_bits && !message.iter().all(|part| part.is_ascii()) {
             self.reset(connection).await;
             let text = "8BITMIME is not supported on the way to the recipient";
-            return Ok(Sent::Refused(Reply::new(554, EnhancedCode(5, 6, 3), text)));
+            return Ok(Outcome::Refused(Reply::new(554, EnhancedCode(5, 6, 3), text)));
         }
         let reply = connection.command("DATA", config.command_timeout).await?;
         match reply.code() {
             354 => {}
-            421 => return Ok(Sent::Refused(temporary(reply))),
+            421 => return Ok(Outcome::Refused(temporary(reply))),
             400..600 => {
                 self.reset(connection).await;
-                return Ok(Sent::Refused(reply));
+                return Ok(Outcome::Refused(reply));
             }
             _ => return Err(connection.nonsense(&reply)),
         }
         if let Some(early) = connection.send(message, config.command_timeout).await? {
-            return Ok(Sent::Refused(temporary(early)));
+            return Ok(Outcome::Refused(temporary(early)));
         }
         let reply = connection.read_reply(config.data_timeout).await?;
         match reply.code() {
             200..300 => {
                 connection.end_message();
                 self.pool.keep(connection);
-                Ok(Sent::Accepted(Accepted { reply }))
+                Ok(Outcome::Accepted(Accepted { reply }))
             }
-            421 => Ok(Sent::Refused(temporary(reply))),
+            421 => Ok(Outcome::Refused(temporary(reply))),
             400..600 => {
                 connection.end_message();
                 self.pool.keep(connection);
-                Ok(Sent::Refused(reply))
+                Ok(Outcome::Refused(reply))
             }
             _ => Err(connection.nonsense(&reply)),
         }

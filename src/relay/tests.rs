@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::mail::Address;
 
 /// Plays one script for each connection, in order; a connection is closed at the end of its script.
 ///
@@ -79,23 +80,23 @@ fn mail() -> Mail {
     Mail { reverse_path: Some(Address::parse("a@b.example").unwrap()), ..Mail::default() }
 }
 
-fn rcpt() -> Address {
-    Address::parse("c@d.example").unwrap()
+fn rcpt() -> Recipient {
+    Address::parse("c@d.example").unwrap().into()
 }
 
 /// Sends one message through all steps and says what became of it.
 async fn send(relay: &Relay, mail: &Mail, message: &[Bytes]) -> String {
-    let failed = |step: &str, error: Error| {
+    let failed = |step: &str, error: &Error| {
         let kind = format!("{error:?}");
         let kind = kind.split([' ', '(', '{']).next().unwrap_or_default().to_owned();
         format!("{step} {kind}{}", if error.is_ambiguous() { " ambiguous" } else { "" })
     };
     let said =
         |step: &str, reply: &Reply| format!("{step} {}", reply.to_wire().trim_end().replace("\r\n", "|"));
-    let mut transaction = match relay.begin(mail).await {
+    let mut transaction = match relay.begin(None, mail).await {
         Ok(Begun::Ready(transaction, _)) => transaction,
         Ok(Begun::Refused(reply)) => return said("mail", &reply),
-        Err(error) => return failed("mail", error),
+        Err(error) => return failed("mail", &error),
     };
     match transaction.rcpt(&rcpt()).await {
         Ok(reply) if reply.is_positive() => {}
@@ -104,12 +105,12 @@ async fn send(relay: &Relay, mail: &Mail, message: &[Bytes]) -> String {
             transaction.abandon().await;
             return result;
         }
-        Err(error) => return failed("rcpt", error),
+        Err(error) => return failed("rcpt", &error),
     }
-    match transaction.data(message).await {
-        Ok(Sent::Accepted(accepted)) => said("accepted", accepted.reply()),
-        Ok(Sent::Refused(reply)) => said("data", &reply),
-        Err(error) => failed("data", error),
+    match transaction.data(message).await.first().unwrap() {
+        Outcome::Accepted(accepted) => said("accepted", accepted.reply()),
+        Outcome::Refused(reply) => said("data", reply),
+        Outcome::Failed(error) => failed("data", error),
     }
 }
 
@@ -281,7 +282,7 @@ async fn a_kept_connection_that_died_is_replaced_once() {
 async fn a_dropped_transaction_closes_its_connection() {
     let hop = Hop::start(&[&format!("{OPEN}{ENVELOPE}H")]).await;
     let relay = hop.relay();
-    let Ok(Begun::Ready(mut transaction, _)) = relay.begin(&mail()).await else { panic!("not ready") };
+    let Ok(Begun::Ready(mut transaction, _)) = relay.begin(None, &mail()).await else { panic!("not ready") };
     transaction.rcpt(&rcpt()).await.unwrap();
     drop(transaction);
     hop.finish().await;

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::mail::{Address, Client, Direction, Mail, TransactionId};
+use crate::mail::{Address, Client, Direction, Mail, Recipient, TransactionId};
 use crate::message::parse;
 
 fn envelope(direction: Direction, from: &str, recipients: &[String]) -> Envelope {
     Envelope {
         id: TransactionId::from_random([7; 16]),
         direction,
-        client: Client { address: ([192, 0, 2, 1], 25).into(), helo: "mx.example.org".into(), esmtp: true },
+        client: Client { helo: "mx.example.org".into(), ..Client::new(([192, 0, 2, 1], 25).into()) },
         mail: Mail { reverse_path: Address::parse(from).ok(), ..Mail::default() },
-        recipients: recipients.iter().filter_map(|to| Address::parse(to).ok()).collect(),
+        recipients: recipients.iter().filter_map(|to| Address::parse(to).ok()).map(Recipient::from).collect(),
     }
 }
 

@@ -187,9 +187,9 @@ mod tests {
         Envelope {
             id: TransactionId::from_random([0; TransactionId::LEN]),
             direction: Direction::Inbound,
-            client: Client { address: "192.0.2.1:25".parse().unwrap(), helo: String::new(), esmtp: true },
+            client: Client { helo: String::new(), ..Client::new("192.0.2.1:25".parse().unwrap()) },
             mail: Mail::default(),
-            recipients: vec![Address::parse("alice@example.org").unwrap()],
+            recipients: vec![Address::parse("alice@example.org").unwrap().into()],
         }
     }
 

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use smtp_proto::{Error as ProtoError, Request};
 use thiserror::Error;
 
-use crate::mail::{Address, BodyType, EnhancedCode, Mail, Reply};
+use crate::mail::{Address, BodyType, EnhancedCode, Mail, Recipient, Reply};
 
 /// A command that this server carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Command {
     /// MAIL FROM.
     Mail(Mail),
     /// RCPT TO.
-    Rcpt(Address),
+    Rcpt(Recipient),
     /// DATA.
     Data,
     /// RSET.
@@ -222,10 +222,14 @@ fn parse_mail(rest: &[u8]) -> Result<Mail, SyntaxError> {
     Ok(mail)
 }
 
-fn parse_rcpt(rest: &[u8], smtputf8: bool) -> Result<Address, SyntaxError> {
+fn parse_rcpt(rest: &[u8], smtputf8: bool) -> Result<Recipient, SyntaxError> {
     let (path, parameters) = split_path(rest).ok_or(SyntaxError::ForwardPath)?;
     let address = parse_mailbox(path, smtputf8, SyntaxError::ForwardPath)?;
-    if parameters.trim_ascii().is_empty() { Ok(address) } else { Err(SyntaxError::ParameterNotOffered) }
+    if parameters.trim_ascii().is_empty() {
+        Ok(address.into())
+    } else {
+        Err(SyntaxError::ParameterNotOffered)
+    }
 }
 
 /// Reads digits. A number that no 64 bits hold is still a size: one that exceeds every limit.
@@ -277,7 +281,7 @@ fn parse_mailbox(path: &[u8], smtputf8: bool, error: SyntaxError) -> Result<Addr
         Some(literal) => is_address_literal(literal.trim_end_matches(']')),
         None => true,
     };
-    if literal_is_valid { Ok(address) } else { Err(error) }
+    if literal_is_valid { Ok(address.into()) } else { Err(error) }
 }
 
 /// Whether a text is an IPv4 or, with its tag, IPv6 address (RFC 5321, section 4.1.3).
@@ -305,7 +309,7 @@ mod tests {
                 mail.body,
                 mail.smtputf8
             ),
-            Command::Rcpt(address) => format!("rcpt <{}>", address.to_path()),
+            Command::Rcpt(to) => format!("rcpt <{}>", to.address.to_path()),
             other => format!("{other:?}").to_lowercase(),
         });
         let shown =
@@ -454,7 +458,7 @@ mod tests {
         fn a_mailbox_survives_the_wire(local in "[a-z0-9.+]{1,20}", domain in "[a-z][a-z0-9]{0,10}\\.example") {
             let line = format!("RCPT TO:<{local}@{domain}>");
             let Ok(Command::Rcpt(address)) = parse(line.as_bytes(), false) else { panic!("{line}") };
-            prop_assert_eq!(address.to_path(), format!("{local}@{domain}"));
+            prop_assert_eq!(address.address.to_path(), format!("{local}@{domain}"));
         }
     }
 }

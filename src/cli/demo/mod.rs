@@ -23,7 +23,7 @@ use crate::gateway::Marking;
 use crate::learn::Label;
 use crate::mail::{Direction, Mail};
 use crate::quarantine::{Query, Scope};
-use crate::relay::{self, Begun, NextHop, Relay, Sent};
+use crate::relay::{self, Begun, NextHop, Relay};
 
 use sample::Sample;
 use table::{Fate, Outcome};
@@ -133,20 +133,21 @@ async fn send(relay: &Relay, sample: &Sample) -> Result<String, u16> {
         ..Mail::default()
     };
     let lost = |_: relay::Error| 0u16;
-    let mut transaction = match relay.begin(&mail).await.map_err(lost)? {
+    let mut transaction = match relay.begin(None, &mail).await.map_err(lost)? {
         Begun::Ready(transaction, _) => transaction,
         Begun::Refused(reply) => return Err(reply.code()),
     };
-    let reply = transaction.rcpt(&sample.recipient).await.map_err(lost)?;
+    let reply = transaction.rcpt(&sample.recipient.clone().into()).await.map_err(lost)?;
     if !reply.is_positive() {
         return Err(reply.code());
     }
-    match transaction.data(&[sample.message.clone().into()]).await.map_err(lost)? {
-        Sent::Accepted(accepted) => {
+    match transaction.data(&[sample.message.clone().into()]).await.into_iter().next() {
+        Some(relay::Outcome::Accepted(accepted)) => {
             let text = accepted.reply().lines().join(" ");
             Ok(text.rsplit(' ').next().unwrap_or_default().to_owned())
         }
-        Sent::Refused(reply) => Err(reply.code()),
+        Some(relay::Outcome::Refused(reply)) => Err(reply.code()),
+        Some(relay::Outcome::Failed(_)) | None => Err(0),
     }
 }
 

@@ -70,13 +70,9 @@ pub(super) fn letter(number: u8, recipients: &[&str]) -> Letter {
         envelope: Envelope {
             id: TransactionId::from_random([number; TransactionId::LEN]),
             direction: Direction::Inbound,
-            client: Client {
-                address: "192.0.2.7:2525".parse().unwrap(),
-                helo: "evil.example".into(),
-                esmtp: true,
-            },
+            client: Client { helo: "evil.example".into(), ..Client::new("192.0.2.7:2525".parse().unwrap()) },
             mail: Mail { reverse_path: Some(address("bounce@evil.example")), ..Mail::default() },
-            recipients: recipients.iter().map(|text| address(text)).collect(),
+            recipients: recipients.iter().map(|text| address(text).into()).collect(),
         },
         summary: Summary {
             subject: Redacted::new(format!("Your invoice number {number}")),

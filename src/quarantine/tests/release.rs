@@ -12,7 +12,7 @@ async fn a_release_is_delivered_once() {
     let id = released(&house, 1).await;
     let job = house.quarantine.claim_due(NOW, 10).await.unwrap().remove(0);
     assert_eq!(job.entry, id);
-    assert_eq!(job.recipient, address("alice@example.org"));
+    assert_eq!(job.recipient, address("alice@example.org").into());
     assert_eq!(job.mail.reverse_path, Some(address("bounce@evil.example")));
     assert!(house.quarantine.claim_due(NOW, 10).await.unwrap().is_empty());
     assert!(house.quarantine.delivered(&job, NOW).await.unwrap());

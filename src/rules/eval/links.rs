@@ -229,7 +229,7 @@ fn link_to_program(context: &Context<'_>, _: &[String]) -> Option<String> {
 /// A link carries the address of a recipient.
 fn link_names_recipient(context: &Context<'_>, _: &[String]) -> Option<String> {
     let recipients: Vec<String> =
-        context.envelope.recipients.iter().take(20).map(|to| to.to_normalized()).collect();
+        context.envelope.recipients.iter().take(20).map(|to| to.address.to_normalized()).collect();
     plainly(context.clickable().any(|link| {
         let target = link.link.target.to_lowercase().replace("%40", "@");
         recipients.iter().any(|recipient| recipient.contains('@') && target.contains(recipient))

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::mail::{Address, Client, EnhancedCode, Mail, Reply};
+use crate::mail::{Client, EnhancedCode, Mail, Protocol, Recipient, Reply};
 use crate::smtp::command::{self, Command, SyntaxError};
 use crate::smtp::data::{Decoder, Refusal};
 
@@ -42,9 +42,67 @@ pub enum Question {
     /// May this sender begin a transaction?
     Mail(Mail),
     /// May this recipient join it?
-    Rcpt(Address),
+    Rcpt(Recipient),
     /// The whole message. The transaction is over, whatever the answer.
     Message(Bytes),
+}
+
+/// What the way onwards offers, as far as this side may offer it only then.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Offers {
+    /// The largest message that the next hop takes, in bytes (RFC 1870), where it says.
+    pub size_bytes: Option<u64>,
+    /// BINARYMIME (RFC 3030).
+    pub binary_mime: bool,
+    /// DSN (RFC 3461).
+    pub dsn: bool,
+    /// REQUIRETLS (RFC 8689).
+    pub require_tls: bool,
+    /// The SASL mechanisms by which this client may sign in now (RFC 4954), the best first.
+    pub mechanisms: Vec<Mechanism>,
+}
+
+/// A SASL mechanism.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// PLAIN (RFC 4616).
+    Plain,
+    /// LOGIN (draft-murchison-sasl-login).
+    Login,
+    /// SCRAM-SHA-256 (RFC 7677).
+    ScramSha256,
+}
+
+/// A step of a sign-in, as the client took it; base64 is taken off.
+#[derive(Debug)]
+pub enum SignIn {
+    /// AUTH, with its initial response where there is one.
+    Begin(Mechanism, Option<Vec<u8>>),
+    /// The response to the last challenge.
+    Response(Vec<u8>),
+    /// `*`: the client gives up. The answer is always [`SignInAnswer::Refused`].
+    Cancel,
+}
+
+/// What comes of a step of a sign-in.
+#[derive(Debug)]
+pub enum SignInAnswer {
+    /// The client must answer this (334).
+    Challenge(Vec<u8>),
+    /// The client has signed in under this name, and hears this reply.
+    Done(String, Reply),
+    /// It has not, and hears this reply.
+    Refused(Reply),
+}
+
+/// The answer to a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// One for all recipients.
+    All(Reply),
+    /// One for each accepted RCPT, in order, and one for the message: LMTP sends the former (RFC 2033),
+    /// PRDR both, and plain SMTP the latter.
+    Each(Vec<Reply>, Reply),
 }
 
 #[derive(Debug)]
@@ -93,7 +151,7 @@ impl Session {
         Session {
             name: name.to_owned(),
             limits,
-            client: Client { address: peer, helo: String::new(), esmtp: false },
+            client: Client::new(peer),
             state: State::Start,
             asked: None,
             due: Some(Reply::plain(220, [format!("{name} ESMTP")])),
@@ -255,18 +313,18 @@ impl Session {
         match command {
             Command::Helo(name) => {
                 self.client.helo = name;
-                self.client.esmtp = false;
+                self.client.protocol = Protocol::Smtp;
                 let reply = Reply::plain(250, [self.name.clone()]);
                 self.restart(reply)
             }
             Command::Ehlo(name) => {
                 self.client.helo = name;
-                self.client.esmtp = true;
+                self.client.protocol = Protocol::Esmtp;
                 let reply = self.capabilities();
                 self.restart(reply)
             }
             Command::Mail(mail) => self.mail(mail),
-            Command::Rcpt(address) => self.rcpt(address),
+            Command::Rcpt(recipient) => self.rcpt(recipient),
             Command::Data => self.data(),
             Command::Rset => match self.state {
                 State::Start => Step::Reply(ok()),
@@ -320,7 +378,7 @@ impl Session {
         Step::Ask(Question::Mail(mail))
     }
 
-    fn rcpt(&mut self, address: Address) -> Step {
+    fn rcpt(&mut self, recipient: Recipient) -> Step {
         let State::Envelope { recipients, .. } = self.state else {
             return self.error(out_of_order("Need MAIL command first"));
         };
@@ -328,7 +386,7 @@ impl Session {
             return Step::Reply(Reply::new(452, EnhancedCode(4, 5, 3), "Too many recipients"));
         }
         self.asked = Some(Asked::Rcpt);
-        Step::Ask(Question::Rcpt(address))
+        Step::Ask(Question::Rcpt(recipient))
     }
 
     fn data(&mut self) -> Step {

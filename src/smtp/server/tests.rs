@@ -37,11 +37,11 @@ fn run(input: &[u8], cut: usize, limits: Limits) -> Vec<String> {
                 log.push(format!("mail <{path}>"));
                 Reply::new(250, EnhancedCode(2, 1, 0), "Ok")
             }
-            Step::Ask(Question::Rcpt(address)) if address.local().starts_with("no") => {
+            Step::Ask(Question::Rcpt(to)) if to.address.local().starts_with("no") => {
                 Reply::new(550, EnhancedCode(5, 1, 1), "Unknown")
             }
-            Step::Ask(Question::Rcpt(address)) => {
-                log.push(format!("rcpt <{}>", address.to_path()));
+            Step::Ask(Question::Rcpt(to)) => {
+                log.push(format!("rcpt <{}>", to.address.to_path()));
                 Reply::new(250, EnhancedCode(2, 1, 5), "Ok")
             }
             Step::Ask(Question::Message(body)) => {

@@ -95,9 +95,9 @@ impl House {
         let envelope = Envelope {
             id: TransactionId::from_random([number; TransactionId::LEN]),
             direction: Direction::Inbound,
-            client: Client { address: "192.0.2.7:25".parse().unwrap(), helo: "h".into(), esmtp: true },
+            client: Client { helo: "h".into(), ..Client::new("192.0.2.7:25".parse().unwrap()) },
             mail: Mail { reverse_path: Address::parse("bounce@evil.example").ok(), ..Mail::default() },
-            recipients: vec![Address::parse(recipient).unwrap()],
+            recipients: vec![Address::parse(recipient).unwrap().into()],
         };
         let summary = Summary {
             subject: Redacted::new(subject.into()),
