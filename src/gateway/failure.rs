@@ -10,6 +10,7 @@ use crate::privacy::error_chain;
 use crate::{quarantine, relay};
 
 /// Why a transaction ends without custody. Each class has one reply, in [`Failure::to_reply`].
+#[derive(Debug)]
 pub(super) enum Failure {
     /// The next hop's own refusal, passed on.
     Refused(Reply),
@@ -23,6 +24,8 @@ pub(super) enum Failure {
     Busy,
     /// Policy asks the client to come back.
     Deferred,
+    /// Another session's attempt at the same message has not ended yet.
+    Undecided,
     /// Policy refuses.
     Rejected,
     /// It has passed here too often.
@@ -55,10 +58,28 @@ impl Failure {
             Failure::Deferred => {
                 Reply::new(451, EnhancedCode(4, 7, 1), format!("not decided yet, try again ({id})"))
             }
+            Failure::Undecided => {
+                Reply::new(451, EnhancedCode(4, 4, 5), format!("an earlier attempt is under way, try again ({id})"))
+            }
             Failure::Rejected => {
                 Reply::new(554, EnhancedCode(5, 7, 1), format!("refused as unwanted or harmful ({id})"))
             }
             Failure::Loop => Reply::new(554, EnhancedCode(5, 4, 6), format!("too many hops ({id})")),
+        }
+    }
+
+    /// Whether the client is told not to come back.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Failure::Refused(reply) => reply.is_permanent(),
+            Failure::Rejected | Failure::Loop => true,
+            Failure::NextHop(_)
+            | Failure::Lost
+            | Failure::Quarantine(_)
+            | Failure::Busy
+            | Failure::Deferred
+            | Failure::Undecided
+            | Failure::Internal(_) => false,
         }
     }
 
@@ -71,6 +92,7 @@ impl Failure {
             Failure::Quarantine(_) => "quarantine failed",
             Failure::Busy => "busy",
             Failure::Deferred => "deferred",
+            Failure::Undecided => "undecided",
             Failure::Rejected => "rejected",
             Failure::Loop => "loop",
             Failure::Internal(_) => "internal",
@@ -88,7 +110,12 @@ impl Failure {
             }
             Failure::Internal(what) => tracing::error!(%id, what, "transaction failed"),
             Failure::Busy => tracing::warn!(%id, "transaction failed: no turn to scan"),
-            Failure::Refused(_) | Failure::Lost | Failure::Deferred | Failure::Rejected | Failure::Loop => {}
+            Failure::Refused(_)
+            | Failure::Lost
+            | Failure::Deferred
+            | Failure::Undecided
+            | Failure::Rejected
+            | Failure::Loop => {}
         }
     }
 

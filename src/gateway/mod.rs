@@ -5,25 +5,31 @@
 
 mod access;
 mod custody;
+mod delivery;
 mod failure;
 mod outbox;
 #[cfg(test)]
 mod outbox_tests;
+mod plan;
 mod review;
+mod trace;
 mod transaction;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use time::OffsetDateTime;
 
 pub use access::Access;
 pub use custody::Custody;
 pub use outbox::{Outbox, SendError, Sender};
 pub use review::Review;
-pub use transaction::{Marking, Transaction};
+pub use trace::Marking;
+pub use transaction::Transaction;
 
 use crate::ingress;
+use crate::journal::Journal;
 use crate::mail::Direction;
 use crate::policy::Policy;
 use crate::privacy::PseudonymKey;
@@ -47,12 +53,16 @@ pub struct Gateway {
     pub relay: Relay,
     /// The scanner.
     pub scanner: Scanner,
+    /// Clients whose mail is not scanned: a written exemption, logged at the start.
+    pub unscanned: Arc<[IpNet]>,
     /// The policy of the direction.
     pub policy: Arc<Policy>,
     /// What is written into the header of what passes.
     pub marking: Marking,
     /// The quarantine.
     pub quarantine: Quarantine,
+    /// What answers a client that did not get our answer.
+    pub journal: Journal,
     /// The key of pseudonyms in the log.
     pub pseudonyms: PseudonymKey,
     /// The clock.

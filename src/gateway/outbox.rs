@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
 use super::Clock;
-use super::transaction::is_ours;
+use super::trace::is_ours;
 use crate::mail::{Direction, Mail, Recipient, Reply};
 use crate::message::HeaderEdits;
 use crate::metrics::{Counter, Gauge};

@@ -1,9 +1,12 @@
 //! The MAIL and RCPT commands with their parameters.
 
+use serde::{Deserialize, Serialize};
+
 use crate::mail::Address;
 
 /// What the client declared of the body (RFC 6152, RFC 3030).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum BodyType {
     /// No BODY parameter, or `BODY=7BIT`.
     #[default]
@@ -15,7 +18,8 @@ pub enum BodyType {
 }
 
 /// What a delivery status notification returns of the message (RFC 3461, section 4.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Return {
     /// `RET=FULL`.
     Full,
@@ -45,7 +49,7 @@ pub struct Mail {
 }
 
 /// When a delivery status notification is wanted (RFC 3461, section 4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Notify {
     /// When it was delivered.
     pub success: bool,

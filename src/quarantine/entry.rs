@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use time::OffsetDateTime;
 
 use super::{Error, Failure};
-use crate::mail::{Client, Direction, TransactionId};
+use crate::mail::{BodyType, Client, Direction, Notify, Return, TransactionId};
 use crate::privacy::Redacted;
 use crate::store::Sealer;
 use crate::store::timestamp::from_column;
@@ -163,10 +163,28 @@ pub struct Private {
     pub findings: Vec<Finding>,
     /// The analysers that did not do their work.
     pub degraded: Vec<String>,
-    /// Whether the client declared 8-bit content (RFC 6152).
-    pub eight_bit: bool,
+    /// How the client asked for it to be sent; a release asks for the same.
+    #[serde(with = "crate::privacy::exposed")]
+    pub parameters: Redacted<Parameters>,
+}
+
+/// The parameters of MAIL and RCPT that a release repeats.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Parameters {
+    /// The declared body type (RFC 6152, RFC 3030).
+    pub body: BodyType,
     /// Whether the client asked for SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
+    /// Whether the message may travel over verified TLS alone (RFC 8689).
+    pub require_tls: bool,
+    /// RET of a delivery status notification (RFC 3461).
+    pub ret: Option<Return>,
+    /// ENVID.
+    pub envelope_id: Option<String>,
+    /// NOTIFY.
+    pub notify: Option<Notify>,
+    /// ORCPT.
+    pub original: Option<String>,
 }
 
 /// A link as a reader sees it, and where it goes.

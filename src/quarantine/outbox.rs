@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::entry::{EntryId, Private, State};
 use super::{Error, Quarantine};
-use crate::mail::{Address, BodyType, Direction, Mail, Recipient, TransactionId};
+use crate::mail::{Address, Direction, Mail, Recipient, TransactionId};
 use crate::metrics::Counter;
 use crate::store::timestamp::{from_column, to_column};
 
@@ -143,6 +143,7 @@ impl Quarantine {
         } else {
             Some(Address::parse(reverse_path).map_err(|_| Error::Malformed("reverse_path"))?)
         };
+        let parameters = private.parameters.expose().clone();
         Ok(Job {
             transaction: TransactionId::parse(row.try_get("body_id")?).ok_or(Error::Malformed("body_id"))?,
             direction: Direction::from_name(row.try_get("direction")?)
@@ -150,13 +151,19 @@ impl Quarantine {
             mail: Mail {
                 reverse_path,
                 size_bytes: u64::try_from(row.try_get::<i64, _>("size_bytes")?).ok(),
-                body: if private.eight_bit { BodyType::EightBitMime } else { BodyType::SevenBit },
-                smtputf8: private.smtputf8,
-                ..Mail::default()
+                body: parameters.body,
+                smtputf8: parameters.smtputf8,
+                require_tls: parameters.require_tls,
+                ret: parameters.ret,
+                envelope_id: parameters.envelope_id,
+                prdr: false,
             },
-            recipient: Address::parse(private.recipient.expose())
-                .map_err(|_| Error::Malformed("recipient"))?
-                .into(),
+            recipient: Recipient {
+                address: Address::parse(private.recipient.expose())
+                    .map_err(|_| Error::Malformed("recipient"))?,
+                notify: parameters.notify,
+                original: parameters.original,
+            },
             attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
             entry,
             claim,

@@ -1,12 +1,12 @@
 //! Putting a message in: the body first, then its entries, then the proof.
 
 use bytes::Bytes;
-use sqlx::SqliteConnection;
+use sqlx::{Row, SqliteConnection};
 use time::OffsetDateTime;
 
-use super::entry::{EntryId, Private, SeenLink, symbols_column};
+use super::entry::{EntryId, Parameters, Private, SeenLink, symbols_column};
 use super::{Error, Quarantine};
-use crate::mail::{Address, BodyType, Envelope, Recipient, TransactionId};
+use crate::mail::{Address, Envelope, Recipient, TransactionId};
 use crate::message::{Attachment, Message};
 use crate::privacy::Redacted;
 use crate::store::timestamp::to_column;
@@ -178,6 +178,28 @@ impl Quarantine {
         Ok(Kept { transaction: arrival.envelope.id.clone(), entries })
     }
 
+    /// Returns the recipients for whom a transaction's message is kept, or was: those of its committed
+    /// entries, whatever became of them since.
+    ///
+    /// # Errors
+    /// A store's failure, or a record that does not open.
+    pub async fn kept_for(&self, transaction: &TransactionId) -> Result<Vec<Address>, Error> {
+        let rows = sqlx::query(
+            "SELECT id, sealed FROM quarantine_entries WHERE body_id = ? AND state <> 'provisional'",
+        )
+        .bind(transaction.as_str())
+        .fetch_all(self.records.pool())
+        .await?;
+        let mut recipients = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = EntryId::parse(row.try_get("id")?).ok_or(Error::Malformed("id"))?;
+            let private = Private::open(row.try_get("sealed")?, &id, &self.sealer)?;
+            let recipient = Address::parse(private.recipient.expose());
+            recipients.push(recipient.map_err(|_| Error::Malformed("recipient"))?);
+        }
+        Ok(recipients)
+    }
+
     /// Keeps a message as [`Quarantine::put`] does, but invisibly, until it is committed or withdrawn.
     ///
     /// # Errors
@@ -242,8 +264,15 @@ impl Quarantine {
                 attachments: arrival.summary.attachments.clone(),
                 findings: findings.clone(),
                 degraded: scan.degraded.iter().map(|d| format!("{}: {}", d.analyser, d.reason)).collect(),
-                eight_bit: envelope.mail.body == BodyType::EightBitMime,
-                smtputf8: envelope.mail.smtputf8,
+                parameters: Redacted::new(Parameters {
+                    body: envelope.mail.body,
+                    smtputf8: envelope.mail.smtputf8,
+                    require_tls: envelope.mail.require_tls,
+                    ret: envelope.mail.ret,
+                    envelope_id: envelope.mail.envelope_id.clone(),
+                    notify: recipient.notify,
+                    original: recipient.original.clone(),
+                }),
             };
             rows.push((private.seal(&id, &self.sealer)?, id, recipient));
         }

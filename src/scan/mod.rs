@@ -23,7 +23,7 @@ use crate::mail::{Direction, Envelope};
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Histogram};
 use crate::rules::RuleSet;
-use crate::verdict::{Degraded, Scan};
+use crate::verdict::{Degraded, Finding, Scan, Symbol};
 
 /// Limits of scanning.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +63,18 @@ pub struct Scanned {
     pub scan: Scan,
     /// The message as it was parsed; empty when the parser failed.
     pub message: Arc<Message>,
+}
+
+/// The finding of a message that was not scanned, since a written exemption says so.
+const UNSCANNED: Symbol = Symbol::fixed("UNSCANNED_EXEMPT");
+
+impl Scanned {
+    /// Returns what is known of a message that an exemption keeps from being scanned: that it was not.
+    pub fn exempt() -> Self {
+        let finding = Finding::new(UNSCANNED, 0.0, "The client is exempt from scanning.");
+        let scan = Scan { findings: vec![finding], ..Scan::default() };
+        Scanned { scan, message: Arc::new(Message::default()) }
+    }
 }
 
 /// The scanner. Cloning shares it.
