@@ -56,6 +56,7 @@ pub mod store;
 // state
 pub mod accounts;
 pub mod quarantine;
+pub mod journal;
 
 // edges
 pub mod ingress;

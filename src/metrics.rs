@@ -28,11 +28,21 @@ pub enum Counter {
     Purged,
     /// State stores set aside because they did not open.
     StateStoresSetAside,
+    /// Messages that were answered, in part at least, from an earlier attempt, by direction.
+    JournalAnswers,
+    /// Attempts of which nobody knows whether they sent the message, by cause.
+    JournalDoubts,
+    /// Notes that the journal failed to make, by step.
+    JournalFailures,
+    /// Attempts that the journal forgot because it was full.
+    JournalEvictions,
+    /// Journals set aside because they were damaged.
+    JournalsSetAside,
 }
 
 impl Counter {
     /// Every counter.
-    pub const ALL: [Counter; 11] = [
+    pub const ALL: [Counter; 16] = [
         Counter::Connections,
         Counter::ConnectionsRefused,
         Counter::Transactions,
@@ -44,6 +54,11 @@ impl Counter {
         Counter::OutboxAttempts,
         Counter::Purged,
         Counter::StateStoresSetAside,
+        Counter::JournalAnswers,
+        Counter::JournalDoubts,
+        Counter::JournalFailures,
+        Counter::JournalEvictions,
+        Counter::JournalsSetAside,
     ];
 
     /// Returns the name under which it is exported.
@@ -60,6 +75,11 @@ impl Counter {
             Counter::OutboxAttempts => "lazaret_outbox_attempts_total",
             Counter::Purged => "lazaret_purged_total",
             Counter::StateStoresSetAside => "lazaret_state_stores_set_aside_total",
+            Counter::JournalAnswers => "lazaret_journal_answers_total",
+            Counter::JournalDoubts => "lazaret_journal_doubts_total",
+            Counter::JournalFailures => "lazaret_journal_failures_total",
+            Counter::JournalEvictions => "lazaret_journal_evictions_total",
+            Counter::JournalsSetAside => "lazaret_journals_set_aside_total",
         }
     }
 
@@ -76,6 +96,11 @@ impl Counter {
             Counter::OutboxAttempts => "Attempts to deliver from the outbox",
             Counter::Purged => "Quarantine entries removed by retention",
             Counter::StateStoresSetAside => "State stores set aside because they did not open",
+            Counter::JournalAnswers => "Messages that an earlier attempt answered",
+            Counter::JournalDoubts => "Attempts that may have sent a message twice",
+            Counter::JournalFailures => "Notes that the journal failed to make",
+            Counter::JournalEvictions => "Attempts that the journal forgot because it was full",
+            Counter::JournalsSetAside => "Journals set aside because they were damaged",
         }
     }
 
@@ -99,11 +124,14 @@ pub enum Gauge {
     ModelLessons,
     /// Releases that wait in the outbox.
     OutboxWaiting,
+    /// Attempts that the journal remembers.
+    JournalEntries,
 }
 
 impl Gauge {
     /// Every gauge.
-    pub const ALL: [Gauge; 3] = [Gauge::Sessions, Gauge::ModelLessons, Gauge::OutboxWaiting];
+    pub const ALL: [Gauge; 4] =
+        [Gauge::Sessions, Gauge::ModelLessons, Gauge::OutboxWaiting, Gauge::JournalEntries];
 
     /// Returns the name under which it is exported.
     pub fn name(self) -> &'static str {
@@ -111,6 +139,7 @@ impl Gauge {
             Gauge::Sessions => "lazaret_sessions",
             Gauge::ModelLessons => "lazaret_model_lessons",
             Gauge::OutboxWaiting => "lazaret_outbox_waiting",
+            Gauge::JournalEntries => "lazaret_journal_entries",
         }
     }
 
@@ -119,6 +148,7 @@ impl Gauge {
             Gauge::Sessions => "Sessions open now",
             Gauge::ModelLessons => "Lessons in the current model",
             Gauge::OutboxWaiting => "Releases that wait in the outbox",
+            Gauge::JournalEntries => "Attempts that the journal remembers",
         }
     }
 

@@ -6,6 +6,7 @@
 mod config;
 mod demo;
 mod learn;
+mod ledger;
 mod messages;
 mod quarantine;
 mod scan;
@@ -45,6 +46,8 @@ enum Command {
     /// Review kept mail.
     #[command(subcommand)]
     Quarantine(quarantine::Command),
+    /// List the messages that may exist twice, because a next hop's answer was lost.
+    Ledger(ledger::Arguments),
     /// Check or explain the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Scan(arguments) => load(path).and_then(|config| scan::run(&arguments, &config)),
         Command::Learn(arguments) => load(path).and_then(|config| learn::run(&arguments, &config)),
+        Command::Ledger(arguments) => load(path).and_then(|config| ledger::run(&arguments, &config)),
         Command::Quarantine(command) => load(path).and_then(|config| quarantine::run(&command, &config)),
     };
     match result {

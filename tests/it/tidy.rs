@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The order of ARCHITECTURE: a module uses only those before it.
-const ORDER: [&str; 27] = [
+const ORDER: [&str; 28] = [
     "metrics",
     "privacy",
     "mail",
@@ -22,6 +22,7 @@ const ORDER: [&str; 27] = [
     "accounts",
     "quarantine",
     "audit",
+    "journal",
     "ingress",
     "relay",
     "antivirus",

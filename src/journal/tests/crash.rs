@@ -1,0 +1,130 @@
+//! What a journal is after its process or its machine died, or its file was damaged.
+
+use super::fault::Faulty;
+use super::*;
+
+/// What is known after a prefix of the file: its length, and how it stands with A and B of x, and with C of y.
+struct Mark {
+    bytes: usize,
+    x: String,
+    y: String,
+}
+
+async fn mark(journal: &Journal, path: &Path) -> Mark {
+    journal.flush().await.unwrap();
+    let state = |body, recipients: &[&str]| standings(journal, body, recipients).replace('d', "n");
+    Mark { bytes: std::fs::read(path).unwrap().len(), x: state("x", &[A, B]), y: state("y", &[C]) }
+}
+
+/// Writes a journal whose every step is one line.
+async fn written(folder: &Path) -> (Vec<u8>, Vec<Mark>) {
+    let (journal, _) = open(folder);
+    let path = folder.join("journal");
+    let mut marks = vec![mark(&journal, &path).await];
+    let (mut x, of_x) = attempt(&journal, 1, "x", &[A, B]);
+    x.begin(&of_x.recipients, Holder::NextHop).await;
+    marks.push(mark(&journal, &path).await);
+    x.taken(&of_x.recipients[..1], Holder::NextHop).await.unwrap();
+    marks.push(mark(&journal, &path).await);
+    x.refused(&of_x.recipients[1..]);
+    marks.push(mark(&journal, &path).await);
+    let (mut y, of_y) = attempt(&journal, 2, "y", &[C]);
+    y.begin(&of_y.recipients, Holder::Quarantine).await;
+    marks.push(mark(&journal, &path).await);
+    y.taken(&of_y.recipients, Holder::Quarantine).await.unwrap();
+    marks.push(mark(&journal, &path).await);
+    x.settle();
+    marks.push(mark(&journal, &path).await);
+    let (mut again, of_again) = attempt(&journal, 3, "x", &[A, B]);
+    again.taken(&of_again.recipients[1..], Holder::NextHop).await.unwrap();
+    marks.push(mark(&journal, &path).await);
+    y.settle();
+    marks.push(mark(&journal, &path).await);
+    drop(again);
+    (std::fs::read(path).unwrap(), marks)
+}
+
+#[tokio::test]
+async fn a_journal_cut_at_any_byte_is_the_journal_of_its_last_whole_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, marks) = written(folder.path()).await;
+    let last = marks.last().unwrap();
+    assert_eq!((last.bytes, last.x.as_str(), last.y.as_str()), (bytes.len(), "nh", "n"));
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("journal");
+    for cut in 0..=bytes.len() {
+        std::fs::write(&file, &bytes[..cut]).unwrap();
+        let mut live = Live::new(config().max_entries, config().max_age);
+        assert!(!disk::replay(&file, &mut live).unwrap(), "cut at {cut}");
+        let (disk, ledger) = (Arc::new(Faulty::default()), Ledger::new(scratch.path()));
+        let (journal, _) = Journal::start(live, disk, ledger, &key(), config(), Time::new().clock()).unwrap();
+        let expected = marks.iter().rev().find(|mark| mark.bytes <= cut).unwrap_or(&marks[0]);
+        assert_eq!(standings(&journal, "x", &[A, B]), expected.x, "cut at {cut}");
+        assert_eq!(standings(&journal, "y", &[C]), expected.y, "cut at {cut}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_journal_is_set_aside_and_its_whole_lines_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, marks) = written(folder.path()).await;
+    let whole = |from: &Mark, to: &Mark| from.bytes..to.bytes;
+    // The line that says that A was taken, the one that says so of B at the end, and the header.
+    let taken = whole(&marks[1], &marks[2]);
+    for (place, x) in [(taken.start + 20, "nh"), (marks[7].bytes - 20, "nn"), (3, "nh")] {
+        let mut damaged = bytes.clone();
+        damaged[place] ^= 1;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("journal"), &damaged).unwrap();
+        let (journal, recovered) = open(folder.path());
+        let aside = recovered.set_aside.expect("it is damaged");
+        assert_eq!(aside.file_name().unwrap(), "journal.damaged-20010909T014640Z");
+        assert_eq!(std::fs::read(aside).unwrap(), damaged);
+        assert_eq!(standings(&journal, "x", &[A, B]), x, "{place}");
+        close(journal).await;
+        assert_eq!(open(folder.path()).1.set_aside, None);
+    }
+}
+
+#[tokio::test]
+async fn anything_at_all_in_the_file_is_survived() {
+    let zeros = vec![0; 5000];
+    let lines = b"\n".repeat(5000);
+    let noise: Vec<u8> = (0..20_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for content in [&zeros[..], &lines, &noise, b"lazaret journal 2\nwhat the next version writes\n"] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("journal"), content).unwrap();
+        let (journal, recovered) = open(folder.path());
+        assert!(recovered.set_aside.is_some() && recovered.unresolved.is_empty());
+        let (mut attempt, envelope) = attempt(&journal, 1, "x", &[A]);
+        attempt.taken(&envelope.recipients, Holder::NextHop).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_full_file_is_written_anew_with_what_is_live() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let config = Config { max_file_bytes: 4000, ..config() };
+    let (journal, _) = Journal::open(folder.path(), &key(), config, Time::new().clock()).unwrap();
+    let (mut live, envelope) = attempt(&journal, 1, "live", &[A, B]);
+    live.begin(&envelope.recipients, Holder::NextHop).await;
+    live.taken(&envelope.recipients[..1], Holder::NextHop).await.unwrap();
+    for number in 2..150 {
+        let (mut attempt, envelope) = attempt(&journal, number, "x", &[A]);
+        attempt.begin(&envelope.recipients, Holder::NextHop).await;
+        attempt.taken(&envelope.recipients, Holder::NextHop).await.unwrap();
+        attempt.settle();
+        let size = std::fs::metadata(&path).unwrap().len();
+        assert!(size <= 4000, "{size}");
+    }
+    journal.flush().await.unwrap();
+    let image = std::fs::read(&path).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("journal"), image).unwrap();
+    let (reopened, recovered) = open(other.path());
+    assert_eq!(standings(&reopened, "live", &[A, B]), "hn");
+    assert_eq!(standings(&reopened, "x", &[A]), "n");
+    assert_eq!(recovered.unresolved.len(), 1);
+    assert_eq!(recovered.unresolved[0].id(), &envelope.id);
+}
