@@ -88,6 +88,11 @@ impl Folder {
         Ok(Folder { path: path.to_owned(), key, records, bodies })
     }
 
+    /// Returns where the journal and the ledger are.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
     /// Returns where the state store is.
     pub fn state(&self) -> PathBuf {
         self.path.join("state")

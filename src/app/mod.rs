@@ -5,6 +5,7 @@
 
 mod desk;
 mod folder;
+mod journal;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -92,6 +93,7 @@ impl App {
         let learned = Learned::open(&folder.records, state, FeatureKey::new(&folder.key)).await?;
         let scanner = Scanner::new(scan_config(config), rules(config.rules_dir.as_deref())?, learned.clone());
         let accounts = Accounts::new(folder.records.clone(), &folder.key, accounts::Config::default());
+        let journal = journal::open_journal(&folder, &quarantine, Arc::clone(&clock)).await?;
         let pseudonyms = PseudonymKey::new(&folder.key);
         let wake = Arc::new(Notify::new());
         let review =
@@ -117,6 +119,8 @@ impl App {
                 policy: Arc::new(config.route(direction).policy()?),
                 marking: config.route(direction).marking,
                 quarantine: quarantine.clone(),
+                journal: journal.clone(),
+                unscanned: config.unscanned.clone().into(),
                 pseudonyms: pseudonyms.clone(),
                 clock: Arc::clone(&clock),
             };

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use time::OffsetDateTime;
 
+use super::Custody;
 use super::failure::Failure;
 use super::plan::{Speaks, Step};
-use super::Custody;
 use crate::journal::{self, Attempt, Cause, Holder};
 use crate::mail::{Envelope, Recipient};
 use crate::quarantine::{Arrival, Kept, Provisional, Quarantine, Summary};
@@ -129,7 +129,7 @@ impl Delivery<'_> {
             set(fates, *at, fate);
         }
         attempt.refused(&self.recipients(&refused));
-        attempt.doubtful(&self.recipients(&doubtful), Cause::NoReply).await;
+        attempt.doubtful(&self.recipients(&doubtful), Cause::ReplyLost).await;
         attempt.taken(&self.recipients(&taken), Holder::NextHop).await.unwrap_or_else(keeps_its_proof);
     }
 
@@ -210,7 +210,13 @@ impl Delivery<'_> {
         Ok(self.quarantine.put_provisional(arrival).await?)
     }
 
-    async fn proven(&self, places: &[usize], proof: &Kept, fates: &mut [Option<Fate>], attempt: &mut Attempt) {
+    async fn proven(
+        &self,
+        places: &[usize],
+        proof: &Kept,
+        fates: &mut [Option<Fate>],
+        attempt: &mut Attempt,
+    ) {
         for at in places {
             set(fates, *at, Ok(Custody::kept(&self.envelope.id, proof)));
         }
@@ -274,15 +280,13 @@ impl Delivery<'_> {
         Ok((transaction, offered))
     }
 
-    fn arrival<'b>(&'b self, recipients: &'b [Recipient], summary: &'b Summary, scan: &'b Scan) -> Arrival<'b> {
-        Arrival {
-            envelope: self.envelope,
-            recipients,
-            body: self.body,
-            summary,
-            scan,
-            received_at: self.now,
-        }
+    fn arrival<'b>(
+        &'b self,
+        recipients: &'b [Recipient],
+        summary: &'b Summary,
+        scan: &'b Scan,
+    ) -> Arrival<'b> {
+        Arrival { envelope: self.envelope, recipients, body: self.body, summary, scan, received_at: self.now }
     }
 
     fn recipients(&self, places: &[usize]) -> Vec<Recipient> {

@@ -58,9 +58,11 @@ impl Failure {
             Failure::Deferred => {
                 Reply::new(451, EnhancedCode(4, 7, 1), format!("not decided yet, try again ({id})"))
             }
-            Failure::Undecided => {
-                Reply::new(451, EnhancedCode(4, 4, 5), format!("an earlier attempt is under way, try again ({id})"))
-            }
+            Failure::Undecided => Reply::new(
+                451,
+                EnhancedCode(4, 4, 5),
+                format!("an earlier attempt is under way, try again ({id})"),
+            ),
             Failure::Rejected => {
                 Reply::new(554, EnhancedCode(5, 7, 1), format!("refused as unwanted or harmful ({id})"))
             }

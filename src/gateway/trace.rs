@@ -134,12 +134,21 @@ mod tests {
         assert_eq!((name(&client, false), name(&client, true)), ("SMTP".to_owned(), "UTF8SMTP".to_owned()));
         client.protocol = Protocol::Esmtp;
         assert_eq!(name(&client, false), "ESMTP");
-        client.tls =
-            Some(Tls { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384".into(), client_fingerprint: None });
-        assert_eq!((name(&client, false), name(&client, true)), ("ESMTPS".to_owned(), "UTF8SMTPS".to_owned()));
+        client.tls = Some(Tls {
+            version: "TLSv1.3",
+            cipher: "TLS13_AES_256_GCM_SHA384".into(),
+            client_fingerprint: None,
+        });
+        assert_eq!(
+            (name(&client, false), name(&client, true)),
+            ("ESMTPS".to_owned(), "UTF8SMTPS".to_owned())
+        );
         client.login = Some("ann".to_owned());
         assert_eq!(name(&client, false), "ESMTPSA");
         client.protocol = Protocol::Lmtp;
-        assert_eq!((name(&client, false), name(&client, true)), ("LMTPSA".to_owned(), "UTF8LMTPSA".to_owned()));
+        assert_eq!(
+            (name(&client, false), name(&client, true)),
+            ("LMTPSA".to_owned(), "UTF8LMTPSA".to_owned())
+        );
     }
 }

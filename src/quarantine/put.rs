@@ -1,7 +1,7 @@
 //! Putting a message in: the body first, then its entries, then the proof.
 
 use bytes::Bytes;
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
 use super::entry::{EntryId, Parameters, Private, SeenLink, symbols_column};
@@ -178,26 +178,18 @@ impl Quarantine {
         Ok(Kept { transaction: arrival.envelope.id.clone(), entries })
     }
 
-    /// Returns the recipients for whom a transaction's message is kept, or was: those of its committed
-    /// entries, whatever became of them since.
+    /// Whether a transaction's message was kept: whether it has committed entries, whatever became of them.
     ///
     /// # Errors
-    /// A store's failure, or a record that does not open.
-    pub async fn kept_for(&self, transaction: &TransactionId) -> Result<Vec<Address>, Error> {
-        let rows = sqlx::query(
-            "SELECT id, sealed FROM quarantine_entries WHERE body_id = ? AND state <> 'provisional'",
+    /// A store's failure.
+    pub async fn is_kept(&self, transaction: &TransactionId) -> Result<bool, Error> {
+        let entries: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM quarantine_entries WHERE body_id = ? AND state <> 'provisional'",
         )
         .bind(transaction.as_str())
-        .fetch_all(self.records.pool())
+        .fetch_one(self.records.pool())
         .await?;
-        let mut recipients = Vec::with_capacity(rows.len());
-        for row in rows {
-            let id = EntryId::parse(row.try_get("id")?).ok_or(Error::Malformed("id"))?;
-            let private = Private::open(row.try_get("sealed")?, &id, &self.sealer)?;
-            let recipient = Address::parse(private.recipient.expose());
-            recipients.push(recipient.map_err(|_| Error::Malformed("recipient"))?);
-        }
-        Ok(recipients)
+        Ok(entries > 0)
     }
 
     /// Keeps a message as [`Quarantine::put`] does, but invisibly, until it is committed or withdrawn.
