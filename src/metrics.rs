@@ -28,11 +28,13 @@ pub enum Counter {
     Purged,
     /// State stores set aside because they did not open.
     StateStoresSetAside,
+    /// Failures of next hops, by kind.
+    NextHopFailures,
 }
 
 impl Counter {
     /// Every counter.
-    pub const ALL: [Counter; 11] = [
+    pub const ALL: [Counter; 12] = [
         Counter::Connections,
         Counter::ConnectionsRefused,
         Counter::Transactions,
@@ -44,6 +46,7 @@ impl Counter {
         Counter::OutboxAttempts,
         Counter::Purged,
         Counter::StateStoresSetAside,
+        Counter::NextHopFailures,
     ];
 
     /// Returns the name under which it is exported.
@@ -60,6 +63,7 @@ impl Counter {
             Counter::OutboxAttempts => "lazaret_outbox_attempts_total",
             Counter::Purged => "lazaret_purged_total",
             Counter::StateStoresSetAside => "lazaret_state_stores_set_aside_total",
+            Counter::NextHopFailures => "lazaret_next_hop_failures_total",
         }
     }
 
@@ -76,6 +80,7 @@ impl Counter {
             Counter::OutboxAttempts => "Attempts to deliver from the outbox",
             Counter::Purged => "Quarantine entries removed by retention",
             Counter::StateStoresSetAside => "State stores set aside because they did not open",
+            Counter::NextHopFailures => "Failures of next hops, by kind",
         }
     }
 
@@ -99,11 +104,14 @@ pub enum Gauge {
     ModelLessons,
     /// Releases that wait in the outbox.
     OutboxWaiting,
+    /// Next hops that are set aside after a failure.
+    NextHopsSetAside,
 }
 
 impl Gauge {
     /// Every gauge.
-    pub const ALL: [Gauge; 3] = [Gauge::Sessions, Gauge::ModelLessons, Gauge::OutboxWaiting];
+    pub const ALL: [Gauge; 4] =
+        [Gauge::Sessions, Gauge::ModelLessons, Gauge::OutboxWaiting, Gauge::NextHopsSetAside];
 
     /// Returns the name under which it is exported.
     pub fn name(self) -> &'static str {
@@ -111,6 +119,7 @@ impl Gauge {
             Gauge::Sessions => "lazaret_sessions",
             Gauge::ModelLessons => "lazaret_model_lessons",
             Gauge::OutboxWaiting => "lazaret_outbox_waiting",
+            Gauge::NextHopsSetAside => "lazaret_next_hops_set_aside",
         }
     }
 
@@ -119,6 +128,7 @@ impl Gauge {
             Gauge::Sessions => "Sessions open now",
             Gauge::ModelLessons => "Lessons in the current model",
             Gauge::OutboxWaiting => "Releases that wait in the outbox",
+            Gauge::NextHopsSetAside => "Next hops set aside after a failure",
         }
     }
 
