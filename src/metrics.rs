@@ -38,11 +38,13 @@ pub enum Counter {
     JournalEvictions,
     /// Journals set aside because they were damaged.
     JournalsSetAside,
+    /// Failures of next hops, by kind.
+    NextHopFailures,
 }
 
 impl Counter {
     /// Every counter.
-    pub const ALL: [Counter; 16] = [
+    pub const ALL: [Counter; 17] = [
         Counter::Connections,
         Counter::ConnectionsRefused,
         Counter::Transactions,
@@ -59,6 +61,7 @@ impl Counter {
         Counter::JournalFailures,
         Counter::JournalEvictions,
         Counter::JournalsSetAside,
+        Counter::NextHopFailures,
     ];
 
     /// Returns the name under which it is exported.
@@ -80,6 +83,7 @@ impl Counter {
             Counter::JournalFailures => "lazaret_journal_failures_total",
             Counter::JournalEvictions => "lazaret_journal_evictions_total",
             Counter::JournalsSetAside => "lazaret_journals_set_aside_total",
+            Counter::NextHopFailures => "lazaret_next_hop_failures_total",
         }
     }
 
@@ -101,6 +105,7 @@ impl Counter {
             Counter::JournalFailures => "Notes that the journal failed to make",
             Counter::JournalEvictions => "Attempts that the journal forgot because it was full",
             Counter::JournalsSetAside => "Journals set aside because they were damaged",
+            Counter::NextHopFailures => "Failures of next hops, by kind",
         }
     }
 
@@ -126,12 +131,14 @@ pub enum Gauge {
     OutboxWaiting,
     /// Attempts that the journal remembers.
     JournalEntries,
+    /// Next hops that are set aside after a failure.
+    NextHopsSetAside,
 }
 
 impl Gauge {
     /// Every gauge.
-    pub const ALL: [Gauge; 4] =
-        [Gauge::Sessions, Gauge::ModelLessons, Gauge::OutboxWaiting, Gauge::JournalEntries];
+    pub const ALL: [Gauge; 5] =
+        [Gauge::Sessions, Gauge::ModelLessons, Gauge::OutboxWaiting, Gauge::JournalEntries, Gauge::NextHopsSetAside];
 
     /// Returns the name under which it is exported.
     pub fn name(self) -> &'static str {
@@ -140,6 +147,7 @@ impl Gauge {
             Gauge::ModelLessons => "lazaret_model_lessons",
             Gauge::OutboxWaiting => "lazaret_outbox_waiting",
             Gauge::JournalEntries => "lazaret_journal_entries",
+            Gauge::NextHopsSetAside => "lazaret_next_hops_set_aside",
         }
     }
 
@@ -149,6 +157,7 @@ impl Gauge {
             Gauge::ModelLessons => "Lessons in the current model",
             Gauge::OutboxWaiting => "Releases that wait in the outbox",
             Gauge::JournalEntries => "Attempts that the journal remembers",
+            Gauge::NextHopsSetAside => "Next hops set aside after a failure",
         }
     }
 
