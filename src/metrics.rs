@@ -28,11 +28,13 @@ pub enum Counter {
     Purged,
     /// State stores set aside because they did not open.
     StateStoresSetAside,
+    /// TLS handshakes with clients, by result.
+    TlsHandshakes,
 }
 
 impl Counter {
     /// Every counter.
-    pub const ALL: [Counter; 11] = [
+    pub const ALL: [Counter; 12] = [
         Counter::Connections,
         Counter::ConnectionsRefused,
         Counter::Transactions,
@@ -44,6 +46,7 @@ impl Counter {
         Counter::OutboxAttempts,
         Counter::Purged,
         Counter::StateStoresSetAside,
+        Counter::TlsHandshakes,
     ];
 
     /// Returns the name under which it is exported.
@@ -60,6 +63,7 @@ impl Counter {
             Counter::OutboxAttempts => "lazaret_outbox_attempts_total",
             Counter::Purged => "lazaret_purged_total",
             Counter::StateStoresSetAside => "lazaret_state_stores_set_aside_total",
+            Counter::TlsHandshakes => "lazaret_tls_handshakes_total",
         }
     }
 
@@ -76,6 +80,7 @@ impl Counter {
             Counter::OutboxAttempts => "Attempts to deliver from the outbox",
             Counter::Purged => "Quarantine entries removed by retention",
             Counter::StateStoresSetAside => "State stores set aside because they did not open",
+            Counter::TlsHandshakes => "TLS handshakes with clients",
         }
     }
 

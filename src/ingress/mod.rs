@@ -5,9 +5,11 @@
 //! and from one source, time for a command, a message and a session, memory for the messages of all
 //! sessions together. A handler that panics costs its own connection, which is answered 451.
 
+mod config;
 mod connection;
 mod memory;
 mod source;
+pub mod tls;
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -20,10 +22,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::mail::{Client, Direction, EnhancedCode, Mail, Recipient, Reply};
+use crate::mail::{Client, EnhancedCode, Mail, Recipient, Reply};
 use crate::metrics::{Counter, Gauge};
-use crate::smtp::server::{Answer, Limits, Offers, SignIn, SignInAnswer};
+use crate::smtp::server::{Answer, Offers, SignIn, SignInAnswer};
 
+pub use config::{Config, TlsMode};
 pub use connection::serve_connection;
 pub use memory::Memory;
 
@@ -62,56 +65,6 @@ pub trait Handler: Send {
     /// The open transaction is abandoned: RSET, HELO, a message refused by its framing, a lost client.
     /// Called once for each transaction that did not get as far as `message`.
     fn reset(&mut self) -> impl Future<Output = ()> + Send;
-}
-
-/// How a listener treats its clients.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Which way its mail travels; the label of its metrics.
-    pub direction: Direction,
-    /// The name in the greeting and in the reply to EHLO.
-    pub name: String,
-    /// The limits of the protocol.
-    pub limits: Limits,
-    /// Sessions open at once.
-    pub max_sessions: usize,
-    /// Sessions open at once from one IPv4 address or one IPv6 /64.
-    pub max_sessions_per_source: usize,
-    /// Time for one command, from the reply before it to its CR LF.
-    pub command_timeout: Duration,
-    /// Time for a message, from 354 to its end, beside the time that its bytes may take.
-    pub data_timeout: Duration,
-    /// The rate in bytes per second at which a message's bytes earn more time.
-    pub min_data_rate: u32,
-    /// Time for a client to take our replies.
-    pub write_timeout: Duration,
-    /// Time for a whole session.
-    pub session_timeout: Duration,
-    /// Time that sessions have to end when the listener is stopped.
-    pub shutdown_grace: Duration,
-}
-
-impl Config {
-    /// Returns the defaults for a listener under a name.
-    pub fn new(direction: Direction, name: impl Into<String>) -> Self {
-        Config {
-            direction,
-            name: name.into(),
-            limits: Limits::default(),
-            max_sessions: 1000,
-            max_sessions_per_source: 200,
-            command_timeout: Duration::from_secs(300),
-            data_timeout: Duration::from_secs(300),
-            min_data_rate: 1000,
-            write_timeout: Duration::from_secs(60),
-            session_timeout: Duration::from_secs(3600),
-            shutdown_grace: Duration::from_secs(30),
-        }
-    }
-
-    fn labels(&self) -> [(&'static str, &'static str); 1] {
-        [("direction", self.direction.as_str())]
-    }
 }
 
 /// Pause after a failed accept: the process is out of descriptors, and trying at once would spin.

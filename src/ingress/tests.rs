@@ -8,7 +8,7 @@ use tokio::io::{
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::mail::Address;
+use crate::mail::{Address, Direction};
 
 /// Writes down what it is asked. Refuses recipients that begin with `no`; panics at those that begin with
 /// `panic`, and at a message that does.

@@ -20,6 +20,16 @@ pub use limits::Limits;
 /// The first byte of a TLS record that opens a handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
+/// What a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// SMTP (RFC 5321).
+    #[default]
+    Smtp,
+    /// LMTP (RFC 2033): LHLO, and a reply for each recipient after the end of data.
+    Lmtp,
+}
+
 /// What the owner of the connection does next.
 #[derive(Debug)]
 pub enum Step {
