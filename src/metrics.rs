@@ -8,7 +8,7 @@
 pub enum Counter {
     /// Connections accepted, by direction.
     Connections,
-    /// Connections turned away at a limit, by direction.
+    /// Connections turned away before their session, by direction and reason.
     ConnectionsRefused,
     /// Transactions that reached the end of data, by direction and outcome.
     Transactions,
@@ -40,11 +40,15 @@ pub enum Counter {
     JournalsSetAside,
     /// Failures of next hops, by kind.
     NextHopFailures,
+    /// TLS handshakes with clients, by result.
+    TlsHandshakes,
+    /// Connections that could not be accepted, by direction: out of descriptors, most often.
+    AcceptErrors,
 }
 
 impl Counter {
     /// Every counter.
-    pub const ALL: [Counter; 17] = [
+    pub const ALL: [Counter; 19] = [
         Counter::Connections,
         Counter::ConnectionsRefused,
         Counter::Transactions,
@@ -62,6 +66,8 @@ impl Counter {
         Counter::JournalEvictions,
         Counter::JournalsSetAside,
         Counter::NextHopFailures,
+        Counter::TlsHandshakes,
+        Counter::AcceptErrors,
     ];
 
     /// Returns the name under which it is exported.
@@ -84,13 +90,15 @@ impl Counter {
             Counter::JournalEvictions => "lazaret_journal_evictions_total",
             Counter::JournalsSetAside => "lazaret_journals_set_aside_total",
             Counter::NextHopFailures => "lazaret_next_hop_failures_total",
+            Counter::TlsHandshakes => "lazaret_tls_handshakes_total",
+            Counter::AcceptErrors => "lazaret_accept_errors_total",
         }
     }
 
     fn help(self) -> &'static str {
         match self {
             Counter::Connections => "Connections accepted",
-            Counter::ConnectionsRefused => "Connections turned away at a limit",
+            Counter::ConnectionsRefused => "Connections turned away before their session",
             Counter::Transactions => "Transactions that reached the end of data",
             Counter::Dispositions => "Dispositions, one for each recipient",
             Counter::Degraded => "Analysers that failed on a message",
@@ -106,6 +114,8 @@ impl Counter {
             Counter::JournalEvictions => "Attempts that the journal forgot because it was full",
             Counter::JournalsSetAside => "Journals set aside because they were damaged",
             Counter::NextHopFailures => "Failures of next hops, by kind",
+            Counter::TlsHandshakes => "TLS handshakes with clients",
+            Counter::AcceptErrors => "Connections that could not be accepted",
         }
     }
 
@@ -125,6 +135,8 @@ impl Counter {
 pub enum Gauge {
     /// Sessions open now.
     Sessions,
+    /// Memory that messages in flight hold, in bytes.
+    BytesInFlight,
     /// Lessons in the current model.
     ModelLessons,
     /// Releases that wait in the outbox.
@@ -137,13 +149,13 @@ pub enum Gauge {
 
 impl Gauge {
     /// Every gauge.
-    pub const ALL: [Gauge; 5] =
-        [Gauge::Sessions, Gauge::ModelLessons, Gauge::OutboxWaiting, Gauge::JournalEntries, Gauge::NextHopsSetAside];
+        [Gauge::Sessions, Gauge::ModelLessons, Gauge::OutboxWaiting, Gauge::JournalEntries, Gauge::NextHopsSetAside, Gauge::BytesInFlight];
 
     /// Returns the name under which it is exported.
     pub fn name(self) -> &'static str {
         match self {
             Gauge::Sessions => "lazaret_sessions",
+            Gauge::BytesInFlight => "lazaret_bytes_in_flight",
             Gauge::ModelLessons => "lazaret_model_lessons",
             Gauge::OutboxWaiting => "lazaret_outbox_waiting",
             Gauge::JournalEntries => "lazaret_journal_entries",
@@ -154,6 +166,7 @@ impl Gauge {
     fn help(self) -> &'static str {
         match self {
             Gauge::Sessions => "Sessions open now",
+            Gauge::BytesInFlight => "Memory that messages in flight hold, in bytes",
             Gauge::ModelLessons => "Lessons in the current model",
             Gauge::OutboxWaiting => "Releases that wait in the outbox",
             Gauge::JournalEntries => "Attempts that the journal remembers",

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::mail::{Client, EnhancedCode, Mail, Protocol, Recipient, Reply};
+use crate::mail::{Client, EnhancedCode, Mail, Protocol, Recipient, Reply, Tls};
 use crate::smtp::command::{self, Command, SyntaxError};
 use crate::smtp::data::{Decoder, Refusal};
 
@@ -19,6 +19,16 @@ pub use limits::Limits;
 
 /// The first byte of a TLS record that opens a handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
+
+/// What a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// SMTP (RFC 5321).
+    #[default]
+    Smtp,
+    /// LMTP (RFC 2033): LHLO, and a reply for each recipient after the end of data.
+    Lmtp,
+}
 
 /// What the owner of the connection does next.
 #[derive(Debug)]
@@ -161,6 +171,11 @@ impl Session {
             messages: 0,
             is_draining: false,
         }
+    }
+
+    /// Says how the connection is encrypted, before its greeting.
+    pub fn secured(&mut self, tls: Tls) {
+        self.client.tls = Some(tls);
     }
 
     /// Returns who the client says it is.
