@@ -28,13 +28,15 @@ pub enum Counter {
     Purged,
     /// State stores set aside because they did not open.
     StateStoresSetAside,
+    /// Sessions ended because of what the client said, by direction and reason.
+    TurnedAway,
     /// TLS handshakes with clients, by result.
     TlsHandshakes,
 }
 
 impl Counter {
     /// Every counter.
-    pub const ALL: [Counter; 12] = [
+    pub const ALL: [Counter; 13] = [
         Counter::Connections,
         Counter::ConnectionsRefused,
         Counter::Transactions,
@@ -46,6 +48,7 @@ impl Counter {
         Counter::OutboxAttempts,
         Counter::Purged,
         Counter::StateStoresSetAside,
+        Counter::TurnedAway,
         Counter::TlsHandshakes,
     ];
 
@@ -63,6 +66,7 @@ impl Counter {
             Counter::OutboxAttempts => "lazaret_outbox_attempts_total",
             Counter::Purged => "lazaret_purged_total",
             Counter::StateStoresSetAside => "lazaret_state_stores_set_aside_total",
+            Counter::TurnedAway => "lazaret_turned_away_total",
             Counter::TlsHandshakes => "lazaret_tls_handshakes_total",
         }
     }
@@ -80,6 +84,7 @@ impl Counter {
             Counter::OutboxAttempts => "Attempts to deliver from the outbox",
             Counter::Purged => "Quarantine entries removed by retention",
             Counter::StateStoresSetAside => "State stores set aside because they did not open",
+            Counter::TurnedAway => "Sessions ended because of what the client said",
             Counter::TlsHandshakes => "TLS handshakes with clients",
         }
     }

@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod memory;
 mod source;
+mod stream;
 pub mod tls;
 
 use std::future::Future;
@@ -117,7 +118,9 @@ pub async fn serve<S: Service>(
                 return;
             }
             let handler = service.connect(peer);
-            if let Err(error) = serve_connection(stream, peer, &config, &memory, handler, shutdown).await {
+            if let Err(error) =
+                serve_connection(stream, peer, None, &config, &memory, handler, shutdown).await
+            {
                 tracing::debug!(kind = ?error.kind(), "connection lost");
             }
         });
