@@ -40,6 +40,8 @@ pub enum Counter {
     JournalsSetAside,
     /// Failures of next hops, by kind.
     NextHopFailures,
+    /// Sessions ended because of what the client said, by direction and reason.
+    TurnedAway,
     /// TLS handshakes with clients, by result.
     TlsHandshakes,
     /// Connections that could not be accepted, by direction: out of descriptors, most often.
@@ -48,7 +50,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter.
-    pub const ALL: [Counter; 19] = [
+    pub const ALL: [Counter; 20] = [
         Counter::Connections,
         Counter::ConnectionsRefused,
         Counter::Transactions,
@@ -66,6 +68,7 @@ impl Counter {
         Counter::JournalEvictions,
         Counter::JournalsSetAside,
         Counter::NextHopFailures,
+        Counter::TurnedAway,
         Counter::TlsHandshakes,
         Counter::AcceptErrors,
     ];
@@ -90,6 +93,7 @@ impl Counter {
             Counter::JournalEvictions => "lazaret_journal_evictions_total",
             Counter::JournalsSetAside => "lazaret_journals_set_aside_total",
             Counter::NextHopFailures => "lazaret_next_hop_failures_total",
+            Counter::TurnedAway => "lazaret_turned_away_total",
             Counter::TlsHandshakes => "lazaret_tls_handshakes_total",
             Counter::AcceptErrors => "lazaret_accept_errors_total",
         }
@@ -114,6 +118,7 @@ impl Counter {
             Counter::JournalEvictions => "Attempts that the journal forgot because it was full",
             Counter::JournalsSetAside => "Journals set aside because they were damaged",
             Counter::NextHopFailures => "Failures of next hops, by kind",
+            Counter::TurnedAway => "Sessions ended because of what the client said",
             Counter::TlsHandshakes => "TLS handshakes with clients",
             Counter::AcceptErrors => "Connections that could not be accepted",
         }

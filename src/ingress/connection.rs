@@ -1,6 +1,10 @@
-//! One connection from greeting to close.
+//! One connection from greeting to close: the session's steps on a stream, with every wait bounded.
+//!
+//! Replies to pipelined commands leave in one write. Nothing that arrived in clear is read after a
+//! handshake. What a client is turned away for is counted.
 
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -9,13 +13,14 @@ use bytes::BytesMut;
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::ingress::memory::{Claim, Memory};
-use crate::ingress::{Config, Handler};
+use crate::ingress::stream::Stream;
+use crate::ingress::{Config, Handler, TlsMode};
 use crate::mail::{EnhancedCode, Reply, Tls};
 use crate::metrics::Counter;
-use crate::smtp::server::{Answer, Question, Session, Step};
+use crate::smtp::server::{Misconduct, Options, Question, Session, Step};
 
 /// Room for commands in the input buffer, in bytes.
 const COMMAND_READ_BYTES: usize = 4 * 1024;
@@ -29,7 +34,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 
 struct Connection<'a, S, H> {
-    stream: S,
+    stream: Stream<S>,
     config: &'a Config,
     memory: &'a Memory,
     handler: H,
@@ -40,11 +45,23 @@ struct Connection<'a, S, H> {
     claim: Claim,
     /// Whether the handler has a transaction open.
     is_open: bool,
+    /// Whether the last message was answered 2xx and the client has said nothing since.
+    is_unsettled: bool,
     is_draining: bool,
     /// When the session must have ended.
     ends: Instant,
     /// Since when, and for how many bytes, the session has been waiting for a command or a message.
     waiting: Option<(Instant, u64)>,
+}
+
+/// How a conversation ended.
+enum Ended {
+    /// Nothing is left to say.
+    Here,
+    /// The last replies are still to be sent.
+    WithReplies,
+    /// The stream failed.
+    Lost(io::Error),
 }
 
 enum Input {
@@ -60,8 +77,8 @@ struct Panicked;
 /// Serves one connection to its end. `tls` says how it is encrypted already, if it is.
 ///
 /// # Errors
-/// The stream's error when the client is lost or does not take its replies in time. The handler knows by
-/// then: it was told to reset.
+/// The stream's error when the client is lost, does not take its replies in time, or fails its handshake.
+/// The handler knows by then: it was told to reset.
 pub async fn serve_connection<S, H>(
     stream: S,
     peer: SocketAddr,
@@ -75,12 +92,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     H: Handler,
 {
-    let mut session = Session::new(&config.name, config.limits.clone(), peer);
+    let mut session = Session::new(options(config, peer), peer);
     if let Some(tls) = tls {
         session.secured(tls);
     }
     let mut connection = Connection {
-        stream,
+        stream: Stream::Plain(stream),
         config,
         memory,
         handler,
@@ -90,20 +107,49 @@ where
         output: Vec::new(),
         claim: Claim::default(),
         is_open: false,
+        is_unsettled: false,
         is_draining: false,
         ends: Instant::now() + config.session_timeout,
         waiting: None,
     };
-    match connection.converse().await {
-        Ok(ended) => {
+    let conversation = connection.converse().await;
+    if let Some(misconduct) = connection.session.misconduct() {
+        let labels = [("direction", config.direction.as_str()), ("reason", misconduct.as_str())];
+        Counter::TurnedAway.increment(&labels);
+    }
+    match conversation {
+        Ok(Ended::Here) => {
             connection.reset().await;
-            ended
+            Ok(())
+        }
+        Ok(Ended::WithReplies) => {
+            let said = connection.say_goodbye().await;
+            connection.reset().await;
+            said
+        }
+        Ok(Ended::Lost(error)) => {
+            connection.reset().await;
+            Err(error)
         }
         Err(Panicked) => {
             connection.queue(&Reply::new(451, EnhancedCode(4, 3, 0), "Internal error, try again later"));
-            connection.flush().await?;
-            connection.linger().await
+            connection.say_goodbye().await
         }
+    }
+}
+
+/// Returns what a session may be for this client.
+fn options(config: &Config, peer: SocketAddr) -> Options {
+    let client = peer.ip();
+    Options {
+        name: config.name.clone(),
+        limits: config.limits.clone(),
+        kind: config.kind,
+        starttls: config.tls.is_some() && matches!(config.tls_mode, TlsMode::Offered | TlsMode::Required),
+        require_tls: config.requires_tls(client),
+        xclient: config.trusts_xclient(client),
+        xforward: config.trusts_xforward(client),
+        sign_in_in_clear: config.sign_in_in_clear,
     }
 }
 
@@ -126,87 +172,183 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     H: Handler,
 {
-    async fn converse(&mut self) -> Result<io::Result<()>, Panicked> {
+    async fn converse(&mut self) -> Result<Ended, Panicked> {
+        if let Err(error) = self.wait_to_greet().await {
+            return Ok(Ended::Lost(error));
+        }
         loop {
             self.claim_memory();
-            let step = self.session.step(&mut self.input);
+            let mut step = self.session.step(&mut self.input);
             if !matches!(step, Step::Read) {
                 self.waiting = None;
             }
+            if matches!(step, Step::Reply(_) | Step::Ask(_))
+                && self.session.must_wait()
+                && !self.input.is_empty()
+            {
+                step = self.session.turn_away(Misconduct::Pipelining);
+            }
             let done = match step {
-                Step::Read => self.read_more().await,
-                Step::Reply(reply) => {
-                    self.queue(&reply);
-                    if self.output.len() < MAX_HELD_REPLIES {
-                        Ok(true)
-                    } else {
-                        self.flush().await.map(|()| true)
-                    }
-                }
-                Step::Ask(question) => {
-                    let reply = self.ask(question).await?;
-                    let reply = self.session.answer(reply);
-                    self.queue(&reply);
-                    Ok(true)
-                }
+                Step::Read => match self.read_more().await? {
+                    Ok(true) => Ok(()),
+                    Ok(false) => return Ok(Ended::Here),
+                    Err(error) => Err(error),
+                },
+                Step::Reply(reply) => self.answer(&reply).await,
+                Step::Ask(question) => self.ask(question).await?,
                 Step::Abandon => {
                     self.claim = Claim::default();
                     self.is_open = false;
                     guarded(self.handler.reset()).await?;
-                    Ok(true)
+                    Ok(())
                 }
-                Step::Close => return Ok(self.say_goodbye().await),
+                Step::Chunk => Ok(()),
+                Step::StartTls(reply) => self.start_tls(&reply).await,
+                Step::Close => return Ok(Ended::WithReplies),
             };
-            match done {
-                Ok(true) => {}
-                Ok(false) => return Ok(Ok(())),
-                Err(error) => return Ok(Err(error)),
+            if let Err(error) = done {
+                return Ok(Ended::Lost(error));
             }
         }
     }
 
-    async fn ask(&mut self, question: Question) -> Result<Reply, Panicked> {
-        match question {
+    /// Leaves the client alone for a while; whoever talks now does not speak SMTP, but shouts it.
+    async fn wait_to_greet(&mut self) -> io::Result<()> {
+        let delay = self.config.greeting_delay;
+        if delay.is_zero() || self.session.is_trusted() {
+            return Ok(());
+        }
+        self.make_room(false);
+        let read = tokio::select! {
+            read = timeout(delay, self.stream.read_buf(&mut self.input)) => read,
+            () = stopped(&mut self.shutdown) => return Ok(()),
+        };
+        match read {
+            Err(_) => Ok(()),
+            Ok(Ok(0)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(Ok(_)) => {
+                let step = self.session.turn_away(Misconduct::EarlyTalker);
+                if let Step::Reply(reply) = step {
+                    self.queue(&reply);
+                }
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error),
+        }
+    }
+
+    /// Puts a question to the handler and its answer to the session.
+    async fn ask(&mut self, question: Question) -> Result<io::Result<()>, Panicked> {
+        let reply = match question {
+            Question::Offers => {
+                let offers = guarded(self.handler.offers(self.session.client())).await?;
+                self.session.offer(offers)
+            }
+            Question::SignIn(step) => {
+                let answer = guarded(self.handler.sign_in(self.session.client(), step)).await?;
+                self.session.sign_in_answer(answer)
+            }
             Question::Mail(mail) => {
                 let reply = guarded(self.handler.mail(self.session.client(), &mail)).await?;
                 self.is_open = reply.is_positive();
-                Ok(reply)
+                self.session.answer(reply)
             }
-            Question::Rcpt(recipient) => guarded(self.handler.rcpt(&recipient)).await,
+            Question::Rcpt(recipient) => {
+                let reply = guarded(self.handler.rcpt(&recipient)).await?;
+                self.session.answer(reply)
+            }
             Question::Message(body) => {
                 self.is_open = false;
                 // The claim outlives the call: the body is held until then.
-                let claim = std::mem::take(&mut self.claim);
+                let claim = mem::take(&mut self.claim);
                 let answer = guarded(self.handler.message(body)).await;
                 drop(claim);
-                match answer? {
-                    Answer::All(reply) | Answer::Each(_, reply) => Ok(reply),
-                }
+                let replies = self.session.answer_message(answer?);
+                self.is_unsettled = replies.iter().any(Reply::is_positive);
+                return Ok(self.send(&replies).await);
+            }
+        };
+        Ok(self.answer(&reply).await)
+    }
+
+    /// Answers a command; a refusal after a pause, where that is configured. The end of a message is never
+    /// delayed: a client that gives up waiting sends it again.
+    async fn answer(&mut self, reply: &Reply) -> io::Result<()> {
+        let is_refusal = reply.is_temporary() || reply.is_permanent();
+        let pause = self.config.tarpit;
+        if is_refusal && !pause.is_zero() && !self.is_draining && !self.session.answers_message() {
+            self.flush().await?;
+            let until = (Instant::now() + pause).min(self.ends);
+            tokio::select! {
+                () = sleep_until(until) => {}
+                () = stopped(&mut self.shutdown) => {}
             }
         }
+        self.send(std::slice::from_ref(reply)).await
+    }
+
+    /// Holds replies back for one write, unless they become too many.
+    async fn send(&mut self, replies: &[Reply]) -> io::Result<()> {
+        for reply in replies {
+            self.queue(reply);
+            if self.output.len() >= MAX_HELD_REPLIES {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Encrypts the connection, or loses it. Whatever was sent before the handshake was sent in clear, by
+    /// whomever, and is not read.
+    async fn start_tls(&mut self, reply: &Reply) -> io::Result<()> {
+        self.queue(reply);
+        self.flush().await?;
+        self.input = BytesMut::new();
+        let refused = io::ErrorKind::ConnectionRefused;
+        let Some(acceptor) = &self.config.tls else { return Err(refused.into()) };
+        let Stream::Plain(stream) = mem::replace(&mut self.stream, Stream::Lost) else {
+            return Err(refused.into());
+        };
+        let deadline = (Instant::now() + self.config.tls_timeout).min(self.ends);
+        let accepted = timeout_at(deadline, acceptor.accept(stream)).await;
+        let (stream, tls) = accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        self.stream = Stream::Tls(Box::new(stream));
+        self.session.secured(tls);
+        Ok(())
     }
 
     /// Tells the handler of a transaction that the client left open.
     async fn reset(&mut self) {
-        if std::mem::take(&mut self.is_open) && guarded(self.handler.reset()).await.is_err() {
+        if mem::take(&mut self.is_open) && guarded(self.handler.reset()).await.is_err() {
             tracing::debug!("the panic was in the last reset");
         }
     }
 
     /// Sends what is held back and waits for input; `false` when the connection is over.
-    async fn read_more(&mut self) -> io::Result<bool> {
-        self.flush().await?;
-        match self.read().await? {
-            Input::Bytes => Ok(true),
-            Input::Eof => Ok(false),
+    async fn read_more(&mut self) -> Result<io::Result<bool>, Panicked> {
+        if let Err(error) = self.flush().await {
+            return Ok(Err(error));
+        }
+        let input = match self.read().await {
+            Ok(input) => input,
+            Err(error) => return Ok(Err(error)),
+        };
+        match input {
+            Input::Bytes => {
+                if mem::take(&mut self.is_unsettled) {
+                    guarded(self.handler.settled()).await?;
+                }
+                Ok(Ok(true))
+            }
+            Input::Eof => Ok(Ok(false)),
             Input::Stopped => {
                 self.is_draining = true;
                 self.session.drain();
-                Ok(true)
+                Ok(Ok(true))
             }
             Input::TimedOut => {
                 self.queue(&Reply::new(421, EnhancedCode(4, 4, 2), "Timeout, closing connection"));
-                self.say_goodbye().await.map(|()| false)
+                Ok(self.say_goodbye().await.map(|()| false))
             }
         }
     }

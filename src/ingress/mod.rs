@@ -12,6 +12,7 @@ mod memory;
 mod proxy;
 mod serve;
 mod source;
+mod stream;
 pub mod tls;
 
 use std::future::Future;

@@ -140,6 +140,19 @@ async fn play<T: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<T>, scri
     }
 }
 
+pub(super) const EHLO: &str = "
+    S: 220 mx.example ESMTP
+    C: EHLO c.example
+    S: 250-mx.example
+    S: 250-PIPELINING
+    S: 250-SIZE 52428800
+    S: 250-8BITMIME
+    S: 250-SMTPUTF8
+    S: 250-ENHANCEDSTATUSCODES
+    S: 250-CHUNKING
+    S: 250-PRDR
+    S: 250 LIMITS";
+
 const ENVELOPE: &str = "
     S: 220 mx.example ESMTP
     C: HELO c.example
@@ -158,14 +171,18 @@ async fn pipelined_commands_are_answered_in_order() {
         .play(
             r"
             S: 220 mx.example ESMTP
-            C|EHLO c.example\r\nMAIL FROM:<a@b.example> BODY=8BITMIME\r\nRCPT TO:<no@d.example>\r\n
-            C|RCPT TO:<c@d.example>\r\nDATA\r\nHi\r\n..dot\r\n.\r\nMAIL FROM:<>\r\nRSET\r\nQUIT\r\n
+            C: EHLO c.example
             S: 250-mx.example
             S: 250-PIPELINING
             S: 250-SIZE 52428800
             S: 250-8BITMIME
             S: 250-SMTPUTF8
-            S: 250 ENHANCEDSTATUSCODES
+            S: 250-ENHANCEDSTATUSCODES
+            S: 250-CHUNKING
+            S: 250-PRDR
+            S: 250 LIMITS RCPTMAX=500 MAILMAX=1000
+            C|MAIL FROM:<a@b.example> BODY=8BITMIME\r\nRCPT TO:<no@d.example>\r\n
+            C|RCPT TO:<c@d.example>\r\nDATA\r\nHi\r\n..dot\r\n.\r\nMAIL FROM:<>\r\nRSET\r\nQUIT\r\n
             S: 250 2.1.0 Ok
             S: 550 5.1.1 Unknown
             S: 250 2.1.5 Ok
@@ -304,7 +321,7 @@ async fn a_message_must_come_at_a_rate() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_no_replies_is_left() {
     let mut dialogue = Dialogue::start(config(), Memory::new(1 << 20));
-    dialogue.play("S: 220").await;
+    dialogue.play(EHLO).await;
     let noops = "NOOP\r\n".repeat(2000);
     assert!(dialogue.client.write_all(noops.as_bytes()).await.is_err());
     assert_eq!(dialogue.session.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);

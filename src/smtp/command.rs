@@ -1,15 +1,22 @@
 //! One command line, read into a value (RFC 5321, section 4.1).
 //!
-//! `smtp-proto` knows the verbs. Paths and parameters of MAIL and RCPT are read here, because its parser
+//! `smtp-proto` knows the greetings. Paths and parameters of MAIL and RCPT are read here, because its parser
 //! takes the quotes off a local part (`"a@b"@example.org` would name another mailbox), lets a SIZE of more
-//! than 64 bits wrap around, and keeps parameters that this server does not offer.
+//! than 64 bits wrap around, and keeps parameters that this server does not offer; so is whatever frames
+//! bytes or is a secret (BDAT, AUTH), to the letter.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use smtp_proto::{Error as ProtoError, Request};
-use thiserror::Error;
 
-use crate::mail::{Address, BodyType, EnhancedCode, Mail, Recipient, Reply};
+use crate::mail::{Mail, Recipient};
+use crate::smtp::forward::{Report, is_harmless};
+use crate::smtp::parameter::{self, read_number};
+use crate::smtp::path::{parse_mailbox, split_path};
+use crate::smtp::server::{Mechanism, SignIn};
+
+pub use crate::smtp::parameter::Offered;
+pub use crate::smtp::syntax::SyntaxError;
 
 /// A command that this server carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,12 +25,25 @@ pub enum Command {
     Helo(String),
     /// EHLO with the client's name.
     Ehlo(String),
+    /// LHLO with the client's name (RFC 2033).
+    Lhlo(String),
+    /// STARTTLS (RFC 3207).
+    StartTls,
+    /// AUTH (RFC 4954); always [`SignIn::Begin`].
+    Auth(SignIn),
     /// MAIL FROM.
     Mail(Mail),
     /// RCPT TO.
     Rcpt(Recipient),
     /// DATA.
     Data,
+    /// BDAT: so many octets follow (RFC 3030). A number that no 64 bits hold is the largest one.
+    Bdat {
+        /// The size of the chunk.
+        octets: u64,
+        /// Whether the message ends with it.
+        is_last: bool,
+    },
     /// RSET.
     Rset,
     /// NOOP, whatever its argument.
@@ -32,132 +52,125 @@ pub enum Command {
     Vrfy,
     /// HELP.
     Help,
+    /// XCLIENT.
+    Xclient(Report),
+    /// XFORWARD.
+    Xforward(Report),
     /// QUIT.
     Quit,
 }
 
-/// Why a line is no command that this server carries out. Never repeats the line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum SyntaxError {
-    /// The line has a bare CR or a NUL.
-    #[error("the line has a character that may not stand in a command")]
-    Character,
-    /// No such verb.
-    #[error("the command is unknown")]
-    Unknown,
-    /// A verb that exists, but is not offered here.
-    #[error("the command is not offered")]
-    NotOffered,
-    /// Another protocol is spoken: HTTP, most often.
-    #[error("this is another protocol")]
-    Foreign,
-    /// The argument is missing, malformed or one too many.
-    #[error("the arguments are malformed")]
-    Arguments,
-    /// The reverse-path is no mailbox.
-    #[error("the reverse-path is malformed")]
-    ReversePath,
-    /// The forward-path is no mailbox.
-    #[error("the forward-path is malformed")]
-    ForwardPath,
-    /// A mailbox that is not ASCII, without SMTPUTF8 (RFC 6531, section 3.5).
-    #[error("the mailbox needs SMTPUTF8")]
-    NeedsSmtpUtf8,
-    /// A parameter whose value is malformed, or that stands twice.
-    #[error("a parameter is malformed")]
-    ParameterValue,
-    /// A parameter that the reply to EHLO does not offer.
-    #[error("a parameter is not offered")]
-    ParameterNotOffered,
-}
+/// Methods of HTTP, and the first word of its second version.
+const HTTP: [&str; 10] =
+    ["GET", "POST", "CONNECT", "PUT", "OPTIONS", "HEAD", "DELETE", "PATCH", "TRACE", "PRI"];
 
-impl SyntaxError {
-    /// Returns the reply that the client gets.
-    pub fn reply(self) -> Reply {
-        let (code, enhanced, text) = match self {
-            SyntaxError::Character => (500, EnhancedCode(5, 5, 2), "Bare CR or NUL in command"),
-            SyntaxError::Unknown => (500, EnhancedCode(5, 5, 2), "Command not recognized"),
-            SyntaxError::NotOffered => (502, EnhancedCode(5, 5, 1), "Command not implemented"),
-            SyntaxError::Foreign => {
-                (421, EnhancedCode(4, 7, 0), "This is an SMTP server, closing connection")
-            }
-            SyntaxError::Arguments => (501, EnhancedCode(5, 5, 4), "Syntax error in arguments"),
-            SyntaxError::ReversePath => (501, EnhancedCode(5, 1, 7), "Bad sender address syntax"),
-            SyntaxError::ForwardPath => (501, EnhancedCode(5, 1, 3), "Bad recipient address syntax"),
-            SyntaxError::NeedsSmtpUtf8 => (553, EnhancedCode(5, 6, 7), "Address requires SMTPUTF8"),
-            SyntaxError::ParameterValue => (501, EnhancedCode(5, 5, 4), "Bad parameter value"),
-            SyntaxError::ParameterNotOffered => (555, EnhancedCode(5, 5, 4), "Parameter not implemented"),
-        };
-        Reply::new(code, enhanced, text)
-    }
+/// Verbs that exist and are never offered.
+const NEVER_OFFERED: [&str; 8] = ["EXPN", "ETRN", "ATRN", "BURL", "TURN", "SEND", "SOML", "SAML"];
+
+/// Returns the first word of a line, as far as it is known.
+pub fn verb(line: &[u8]) -> &[u8] {
+    let line = line.trim_ascii_start();
+    let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+    line.get(..end).unwrap_or_default()
 }
 
 /// Reads one line without its CR LF.
 ///
-/// `smtputf8` says whether the open transaction was declared SMTPUTF8, which a RCPT depends on; a MAIL
-/// declares it itself.
+/// `offered` says which parameters may be used. `smtputf8` says whether the open transaction was declared
+/// SMTPUTF8, which a RCPT depends on; a MAIL declares it itself.
 ///
 /// # Errors
 /// A [`SyntaxError`], which knows its reply.
-pub fn parse(line: &[u8], smtputf8: bool) -> Result<Command, SyntaxError> {
+pub fn parse(line: &[u8], offered: &Offered, smtputf8: bool) -> Result<Command, SyntaxError> {
     if memchr::memchr2(b'\r', 0, line).is_some() {
         let has_path = strip_verb(line, "MAIL", "FROM").or_else(|| strip_verb(line, "RCPT", "TO")).is_some();
         return Err(if has_path { SyntaxError::Arguments } else { SyntaxError::Character });
     }
     if let Some(rest) = strip_verb(line, "MAIL", "FROM") {
-        return parse_mail(rest).map(Command::Mail);
+        return parse_mail(rest, offered).map(Command::Mail);
     }
     if let Some(rest) = strip_verb(line, "RCPT", "TO") {
-        return parse_rcpt(rest, smtputf8).map(Command::Rcpt);
+        return parse_rcpt(rest, offered, smtputf8).map(Command::Rcpt);
     }
     parse_other(line)
 }
 
 fn parse_other(line: &[u8]) -> Result<Command, SyntaxError> {
     let trimmed = line.trim_ascii();
-    let verb_len = memchr::memchr2(b' ', b'\t', trimmed).unwrap_or(trimmed.len());
-    let verb = trimmed.get(..verb_len).unwrap_or_default();
-    let has_argument = verb_len < trimmed.len();
+    let verb = verb(trimmed);
+    let argument = trimmed.get(verb.len()..).unwrap_or_default().trim_ascii_start();
     let is = |name: &str| verb.eq_ignore_ascii_case(name.as_bytes());
-    if is("GET") || is("POST") || is("CONNECT") || is("PUT") || is("OPTIONS") || verb.first() == Some(&0x16) {
-        return Err(SyntaxError::Foreign);
+    let bare = |command: Command| if argument.is_empty() { Ok(command) } else { Err(SyntaxError::Arguments) };
+    match () {
+        () if is("DATA") => bare(Command::Data),
+        () if is("RSET") => bare(Command::Rset),
+        () if is("QUIT") => bare(Command::Quit),
+        () if is("STARTTLS") => bare(Command::StartTls),
+        () if is("NOOP") => Ok(Command::Noop),
+        () if is("HELP") => Ok(Command::Help),
+        () if is("VRFY") && argument.is_empty() => Err(SyntaxError::Arguments),
+        () if is("VRFY") => Ok(Command::Vrfy),
+        () if is("BDAT") => parse_bdat(argument),
+        () if is("AUTH") => parse_auth(argument).map(Command::Auth),
+        () if is("XCLIENT") => Report::parse_xclient(argument).map(Command::Xclient),
+        () if is("XFORWARD") => Report::parse_xforward(argument).map(Command::Xforward),
+        // Those that came here lack FROM: or TO:.
+        () if is("MAIL") || is("RCPT") => Err(SyntaxError::Arguments),
+        () if NEVER_OFFERED.into_iter().any(is) => Err(SyntaxError::NotOffered),
+        () if HTTP.into_iter().any(is) => Err(SyntaxError::Foreign),
+        () => parse_greeting(line),
     }
+}
+
+fn parse_greeting(line: &[u8]) -> Result<Command, SyntaxError> {
     // The grammar reads up to an LF.
     let mut terminated = Vec::with_capacity(line.len() + 1);
     terminated.extend_from_slice(line);
     terminated.push(b'\n');
-    let request = match Request::parse(&mut terminated.iter()) {
-        Ok(request) => request,
-        Err(ProtoError::UnknownCommand) => {
-            let known = ["TURN", "SEND", "SOML", "SAML", "XCLIENT", "XFORWARD"].into_iter().any(is);
-            return Err(if known { SyntaxError::NotOffered } else { SyntaxError::Unknown });
-        }
-        Err(_) => {
-            let known = ["AUTH", "BDAT", "EXPN", "ETRN", "ATRN", "BURL", "LHLO"].into_iter().any(is);
-            return Err(if known { SyntaxError::NotOffered } else { SyntaxError::Arguments });
-        }
-    };
-    match request {
-        Request::Helo { host } => client_name(&host).map(Command::Helo),
-        Request::Ehlo { host } => client_name(&host).map(Command::Ehlo),
-        Request::Data | Request::Rset | Request::Quit if has_argument => Err(SyntaxError::Arguments),
-        Request::Data => Ok(Command::Data),
-        Request::Rset => Ok(Command::Rset),
-        Request::Quit => Ok(Command::Quit),
-        Request::Noop { .. } => Ok(Command::Noop),
-        Request::Vrfy { .. } => Ok(Command::Vrfy),
-        Request::Help { .. } => Ok(Command::Help),
-        // MAIL and RCPT that came here lack FROM: or TO:.
-        Request::Mail { .. } | Request::Rcpt { .. } => Err(SyntaxError::Arguments),
-        _ => Err(SyntaxError::NotOffered),
+    match Request::parse(&mut terminated.iter()) {
+        Ok(Request::Helo { host }) => client_name(&host).map(Command::Helo),
+        Ok(Request::Ehlo { host }) => client_name(&host).map(Command::Ehlo),
+        Ok(Request::Lhlo { host }) => client_name(&host).map(Command::Lhlo),
+        Ok(_) | Err(ProtoError::UnknownCommand) => Err(SyntaxError::Unknown),
+        Err(_) => Err(SyntaxError::Arguments),
     }
 }
 
 /// The name goes into trace fields, logs and pages, so it may have no character that means something there.
 fn client_name(host: &str) -> Result<String, SyntaxError> {
-    let harmless =
-        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'\\' | b'(' | b')');
-    if host.bytes().all(harmless) { Ok(host.to_owned()) } else { Err(SyntaxError::Arguments) }
+    if host.bytes().all(is_harmless) { Ok(host.to_owned()) } else { Err(SyntaxError::Arguments) }
+}
+
+fn parse_bdat(argument: &[u8]) -> Result<Command, SyntaxError> {
+    let mut words = argument.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    let octets = words.next().and_then(read_number).ok_or(SyntaxError::ChunkSize)?;
+    let is_last = match words.next() {
+        None => false,
+        Some(word) if word.eq_ignore_ascii_case(b"LAST") => true,
+        Some(_) => return Err(SyntaxError::ChunkSize),
+    };
+    if words.next().is_some() { Err(SyntaxError::ChunkSize) } else { Ok(Command::Bdat { octets, is_last }) }
+}
+
+fn parse_auth(argument: &[u8]) -> Result<SignIn, SyntaxError> {
+    let mut words = argument.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    let name = words.next().ok_or(SyntaxError::Arguments)?;
+    let mechanism = Mechanism::from_name(name).ok_or(SyntaxError::Mechanism)?;
+    let initial = match words.next() {
+        None => None,
+        Some(b"=") => Some(Vec::new()),
+        Some(word) => Some(parse_base64(word)?),
+    };
+    if words.next().is_some() { Err(SyntaxError::Arguments) } else { Ok(SignIn::Begin(mechanism, initial)) }
+}
+
+/// Decodes the line of a client that is signing in, by the letter: padded, without blanks or stray bits (RFC
+/// 4954, section 4).
+///
+/// # Errors
+/// [`SyntaxError::Base64`].
+pub fn parse_base64(text: &[u8]) -> Result<Vec<u8>, SyntaxError> {
+    STANDARD.decode(text).map_err(|_| SyntaxError::Base64)
 }
 
 /// Returns what follows `verb keyword:`, in any case and with the blanks that clients are known to add.
@@ -175,43 +188,9 @@ fn strip_prefix_ignore_case<'a>(text: &'a [u8], prefix: &str) -> Option<&'a [u8]
     head.eq_ignore_ascii_case(prefix.as_bytes()).then_some(rest)
 }
 
-fn parse_mail(rest: &[u8]) -> Result<Mail, SyntaxError> {
+fn parse_mail(rest: &[u8], offered: &Offered) -> Result<Mail, SyntaxError> {
     let (path, parameters) = split_path(rest).ok_or(SyntaxError::ReversePath)?;
-    let mut mail = Mail::default();
-    let mut body = None;
-    for parameter in parameters.split(|&byte| byte == b' ').filter(|word| !word.is_empty()) {
-        let (key, value) = match memchr::memchr(b'=', parameter).and_then(|at| parameter.split_at_checked(at))
-        {
-            Some((key, value)) => (key, value.strip_prefix(b"=")),
-            None => (parameter, None),
-        };
-        let is = |name: &str| key.eq_ignore_ascii_case(name.as_bytes());
-        let value_is = |name: &str| value.is_some_and(|value| value.eq_ignore_ascii_case(name.as_bytes()));
-        if is("SIZE") {
-            if mail.size_bytes.is_some() {
-                return Err(SyntaxError::ParameterValue);
-            }
-            mail.size_bytes = Some(parse_size(value.unwrap_or_default())?);
-        } else if is("BODY") {
-            let declared = match () {
-                () if value_is("7BIT") => BodyType::SevenBit,
-                () if value_is("8BITMIME") => BodyType::EightBitMime,
-                () if value_is("BINARYMIME") => return Err(SyntaxError::ParameterNotOffered),
-                () => return Err(SyntaxError::ParameterValue),
-            };
-            if body.replace(declared).is_some() {
-                return Err(SyntaxError::ParameterValue);
-            }
-        } else if is("SMTPUTF8") {
-            if value.is_some() || mail.smtputf8 {
-                return Err(SyntaxError::ParameterValue);
-            }
-            mail.smtputf8 = true;
-        } else {
-            return Err(SyntaxError::ParameterNotOffered);
-        }
-    }
-    mail.body = body.unwrap_or_default();
+    let mut mail = parameter::parse_mail(parameters, offered)?;
     if !path.is_empty() {
         let address = parse_mailbox(path, mail.smtputf8, SyntaxError::ReversePath)?;
         if address.domain().is_none() {
@@ -222,74 +201,11 @@ fn parse_mail(rest: &[u8]) -> Result<Mail, SyntaxError> {
     Ok(mail)
 }
 
-fn parse_rcpt(rest: &[u8], smtputf8: bool) -> Result<Recipient, SyntaxError> {
+fn parse_rcpt(rest: &[u8], offered: &Offered, smtputf8: bool) -> Result<Recipient, SyntaxError> {
     let (path, parameters) = split_path(rest).ok_or(SyntaxError::ForwardPath)?;
-    let address = parse_mailbox(path, smtputf8, SyntaxError::ForwardPath)?;
-    if parameters.trim_ascii().is_empty() {
-        Ok(address.into())
-    } else {
-        Err(SyntaxError::ParameterNotOffered)
-    }
-}
-
-/// Reads digits. A number that no 64 bits hold is still a size: one that exceeds every limit.
-fn parse_size(digits: &[u8]) -> Result<u64, SyntaxError> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(SyntaxError::ParameterValue);
-    }
-    let add = |size: u64, digit: &u8| size.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
-    Ok(digits.iter().fold(0, add))
-}
-
-/// Splits `<path> parameters`, with quoted strings in the path observed and a source route removed (RFC
-/// 5321, appendix C: routes are accepted and ignored).
-fn split_path(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let text = text.trim_ascii_start().strip_prefix(b"<")?;
-    let mut quoted = false;
-    let mut escaped = false;
-    let end = text.iter().position(|&byte| {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'>' if !quoted => return true,
-            _ => {}
-        }
-        false
-    })?;
-    let (path, rest) = text.split_at_checked(end)?;
-    let rest = rest.strip_prefix(b">")?;
-    if rest.first().is_some_and(|&byte| byte != b' ') {
-        return None;
-    }
-    let path = if path.starts_with(b"@") {
-        let colon = memchr::memchr2(b':', b'"', path)?;
-        path.get(colon..)?.strip_prefix(b":")?
-    } else {
-        path
-    };
-    Some((path, rest))
-}
-
-fn parse_mailbox(path: &[u8], smtputf8: bool, error: SyntaxError) -> Result<Address, SyntaxError> {
-    if !path.is_ascii() && !smtputf8 {
-        return Err(SyntaxError::NeedsSmtpUtf8);
-    }
-    let text = std::str::from_utf8(path).map_err(|_| error)?;
-    let address = Address::parse(text).map_err(|_| error)?;
-    let literal_is_valid = match address.domain().and_then(|domain| domain.as_str().strip_prefix('[')) {
-        Some(literal) => is_address_literal(literal.trim_end_matches(']')),
-        None => true,
-    };
-    if literal_is_valid { Ok(address.into()) } else { Err(error) }
-}
-
-/// Whether a text is an IPv4 or, with its tag, IPv6 address (RFC 5321, section 4.1.3).
-fn is_address_literal(text: &str) -> bool {
-    match text.strip_prefix("ipv6:") {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => text.parse::<Ipv4Addr>().is_ok(),
-    }
+    let mut recipient = Recipient::from(parse_mailbox(path, smtputf8, SyntaxError::ForwardPath)?);
+    parameter::parse_rcpt(parameters, offered, smtputf8, &mut recipient)?;
+    Ok(recipient)
 }
 
 #[cfg(test)]
@@ -298,8 +214,11 @@ mod tests {
 
     use super::*;
 
+    const ESMTP: Offered =
+        Offered { esmtp: true, binary_mime: false, dsn: false, require_tls: false, prdr: false, auth: false };
+
     fn check(line: &str, expected: Result<&str, (u16, &str)>) {
-        let shown = parse(line.as_bytes(), false).map(|command| match command {
+        let shown = parse(line.as_bytes(), &ESMTP, false).map(|command| match command {
             Command::Helo(name) => format!("helo {name}"),
             Command::Ehlo(name) => format!("ehlo {name}"),
             Command::Mail(mail) => format!(
@@ -330,6 +249,15 @@ mod tests {
         check("RSET", Ok("rset"));
         check("NOOP anything", Ok("noop"));
         check("VRFY alice", Ok("vrfy"));
+        check("VRFY jörg", Ok("vrfy"));
+        check("lhlo client.example", Ok("lhlo(\"client.example\")"));
+        check("STARTTLS", Ok("starttls"));
+        check("bdat 10", Ok("bdat { octets: 10, is_last: false }"));
+        check("BDAT 0 last", Ok("bdat { octets: 0, is_last: true }"));
+        check("BDAT 99999999999999999999", Ok("bdat { octets: 18446744073709551615, is_last: false }"));
+        check("AUTH plain", Ok("auth(begin(plain, none))"));
+        check("AUTH SCRAM-SHA-256 =", Ok("auth(begin(scramsha256, some([0 bytes])))"));
+        check("AUTH PLAIN AGEAYg==", Ok("auth(begin(plain, some([4 bytes])))"));
         check("HELP", Ok("help"));
         check("QUIT", Ok("quit"));
         check("mail from:<a@b.example>", Ok("mail <a@b.example> None SevenBit false"));
@@ -373,17 +301,30 @@ mod tests {
         check("XYZZY", Err((500, "5.5.2")));
         check("", Err((500, "5.5.2")));
         check("STARTTLSX", Err((500, "5.5.2")));
-        for line in
-            ["STARTTLS", "BDAT 5 LAST", "BDAT zz", "AUTH PLAIN AGEAYg==", "EXPN all", "TURN", "XCLIENT A=1"]
-        {
+        for line in ["EXPN all", "EXPN é", "TURN", "ETRN x"] {
             check(line, Err((502, "5.5.1")));
         }
-        for line in ["GET / HTTP/1.1", "CONNECT x:25 HTTP/1.0", "\u{16}\u{3}\u{1}"] {
+        for line in ["BDAT", "BDAT zz", "BDAT -1", "BDAT +1", "BDAT 5 LAS", "BDAT 5 LAST x", "BDAT LAST"] {
+            check(line, Err((501, "5.5.4")));
+        }
+        check("AUTH XOAUTH2 eA==", Err((504, "5.5.4")));
+        for line in
+            ["AUTH PLAIN *", "AUTH PLAIN !!!!", "AUTH PLAIN eA", "AUTH PLAIN eB==", "AUTH PLAIN eA==="]
+        {
+            check(line, Err((501, "5.5.2")));
+        }
+        for line in ["GET / HTTP/1.1", "CONNECT x:25 HTTP/1.0", "PRI * HTTP/2.0"] {
             check(line, Err((421, "4.7.0")));
         }
         for line in [
             "EHLO",
             "HELO ",
+            "STARTTLS now",
+            "VRFY",
+            "AUTH",
+            "AUTH PLAIN = =",
+            "XCLIENT",
+            "XFORWARD ADDR",
             "EHLO \u{1b}[31m<script>",
             "EHLO bücher.example",
             "DATA now",
@@ -446,18 +387,18 @@ mod tests {
     proptest! {
         #[test]
         fn no_line_panics(line in proptest::collection::vec(any::<u8>(), 0..200), smtputf8: bool) {
-            let _outcome = parse(&line, smtputf8);
+            let _outcome = parse(&line, &ESMTP, smtputf8);
         }
 
         #[test]
         fn no_path_panics(tail in "(MAIL FROM:|RCPT TO:|EHLO |AUTH |BDAT |VRFY )[ -~\u{e9}\\\\\"<>@:, =]{0,60}") {
-            let _outcome = parse(tail.as_bytes(), true);
+            let _outcome = parse(tail.as_bytes(), &ESMTP, true);
         }
 
         #[test]
         fn a_mailbox_survives_the_wire(local in "[a-z0-9.+]{1,20}", domain in "[a-z][a-z0-9]{0,10}\\.example") {
             let line = format!("RCPT TO:<{local}@{domain}>");
-            let Ok(Command::Rcpt(address)) = parse(line.as_bytes(), false) else { panic!("{line}") };
+            let Ok(Command::Rcpt(address)) = parse(line.as_bytes(), &ESMTP, false) else { panic!("{line}") };
             prop_assert_eq!(address.address.to_path(), format!("{local}@{domain}"));
         }
     }

@@ -7,34 +7,10 @@
 
 use bytes::Bytes;
 use memchr::memmem;
-use thiserror::Error;
 
-use crate::mail::{EnhancedCode, Reply};
+use crate::smtp::body::Body;
 
-/// Why a message is refused at its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Refusal {
-    /// It has a bare CR, a bare LF, or a NUL beside a dot that opens a line.
-    #[error("the message has a line end other than CR LF")]
-    LineEnd,
-    /// It is larger than the limit.
-    #[error("the message is too large")]
-    TooLarge,
-    /// This server has no memory to hold it now.
-    #[error("no memory to hold the message")]
-    NoMemory,
-}
-
-impl Refusal {
-    /// Returns the reply to the end of data.
-    pub fn reply(self) -> Reply {
-        match self {
-            Refusal::LineEnd => Reply::new(550, EnhancedCode(5, 6, 11), "Bare CR or LF in message"),
-            Refusal::TooLarge => Reply::new(552, EnhancedCode(5, 3, 4), "Message too large"),
-            Refusal::NoMemory => Reply::new(452, EnhancedCode(4, 3, 1), "Insufficient system storage"),
-        }
-    }
-}
+pub use crate::smtp::body::Refusal;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -56,9 +32,7 @@ enum State {
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
-    body: Vec<u8>,
-    max_bytes: usize,
-    refusal: Option<Refusal>,
+    body: Body,
 }
 
 /// How far a piece of input was used.
@@ -81,50 +55,35 @@ enum Action {
 }
 
 impl Decoder {
-    /// The smallest buffer that is taken for a message, in bytes.
-    const MIN_CAPACITY: usize = 4 * 1024;
-
     /// Expects a message of at most `max_bytes`, counted without the dots that framing added.
     pub fn new(max_bytes: usize) -> Self {
-        Decoder { state: State::LineStart, body: Vec::new(), max_bytes, refusal: None }
+        Decoder { state: State::LineStart, body: Body::new(max_bytes) }
     }
 
     /// Returns why the message will be refused, as far as is known.
     pub fn refusal(&self) -> Option<Refusal> {
-        self.refusal
+        self.body.refusal()
     }
 
     /// Gives the message up: what comes is read to the end and not kept. The first reason stands, unless
     /// a later one is [`Refusal::LineEnd`]: that one says that the end itself is doubtful.
     pub fn refuse(&mut self, refusal: Refusal) {
-        if refusal == Refusal::LineEnd || self.refusal.is_none() {
-            self.refusal = Some(refusal);
-        }
-        self.body = Vec::new();
+        self.body.refuse(refusal);
     }
 
     /// Returns the number of bytes that the buffer holds memory for.
     pub fn capacity_bytes(&self) -> usize {
-        self.body.capacity()
+        self.body.capacity_bytes()
     }
 
-    /// Returns the number of bytes that the buffer needs before it can take `incoming` more: half as much
-    /// again whenever it grows, so that a long message is copied a bounded number of times, but never more
-    /// than a message may have.
+    /// Returns the number of bytes that the buffer needs before it can take `incoming` more.
     pub fn capacity_for(&self, incoming: usize) -> usize {
-        let needed = self.body.len().saturating_add(incoming);
-        if self.refusal.is_some() || needed <= self.body.capacity() {
-            return self.body.capacity();
-        }
-        needed.max(self.body.capacity().saturating_mul(3) / 2).max(Self::MIN_CAPACITY).min(self.max_bytes)
+        self.body.capacity_for(incoming)
     }
 
     /// Takes the next piece of input. After `ended`, the rest of the input belongs to the next command.
     pub fn decode(&mut self, input: &[u8]) -> Progress {
-        if self.refusal.is_none() {
-            let capacity = self.capacity_for(input.len());
-            self.body.reserve_exact(capacity.saturating_sub(self.body.len()));
-        }
+        self.body.reserve(input.len());
         // Bytes from `kept` on are part of the message and not yet copied: one copy for many lines.
         let mut kept = 0;
         let mut at = 0;
@@ -137,17 +96,17 @@ impl Decoder {
             match self.step(byte) {
                 Action::Keep => at += 1,
                 Action::Skip => {
-                    self.keep(input.get(kept..at).unwrap_or_default());
+                    self.body.keep(input.get(kept..at).unwrap_or_default());
                     at += 1;
                     kept = at;
                 }
                 Action::End => {
-                    self.keep(input.get(kept..at).unwrap_or_default());
+                    self.body.keep(input.get(kept..at).unwrap_or_default());
                     return Progress { consumed_bytes: at + 1, ended: true };
                 }
             }
         }
-        self.keep(input.get(kept..).unwrap_or_default());
+        self.body.keep(input.get(kept..).unwrap_or_default());
         Progress { consumed_bytes: input.len(), ended: false }
     }
 
@@ -156,10 +115,7 @@ impl Decoder {
     /// # Errors
     /// The [`Refusal`] that was earned on the way.
     pub fn finish(self) -> Result<Bytes, Refusal> {
-        match self.refusal {
-            Some(refusal) => Err(refusal),
-            None => Ok(Bytes::from(self.body)),
-        }
+        self.body.finish()
     }
 
     fn step(&mut self, byte: u8) -> Action {
@@ -184,17 +140,6 @@ impl Decoder {
             self.refuse(Refusal::LineEnd);
         }
         action
-    }
-
-    fn keep(&mut self, bytes: &[u8]) {
-        if self.refusal.is_some() {
-            return;
-        }
-        if self.body.len() + bytes.len() > self.max_bytes {
-            self.refuse(Refusal::TooLarge);
-        } else {
-            self.body.extend_from_slice(bytes);
-        }
     }
 }
 
