@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::smtp::server::Mechanism;
 
+#[cfg(test)]
+pub(crate) use scram::answer_as_client;
 pub use scram::{Proof, Proven, SCRAM_ITERATIONS_MINIMUM, ScramKeys};
 
 /// Bytes that a name has at most; an address fits.

@@ -244,3 +244,20 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; KEY_LEN] {
     }
     mac.finalize().into_bytes().into()
 }
+
+/// Returns the last message of a client that knows a password, for tests.
+#[cfg(test)]
+pub(crate) fn answer_as_client(first: &str, password: &str, keys: &ScramKeys, server_nonce: &str) -> String {
+    let bare = first.strip_prefix("n,,").unwrap();
+    let nonce = format!("{}{server_nonce}", bare.split_once("r=").unwrap().1);
+    let without_proof = format!("c=biws,r={nonce}");
+    let salt = STANDARD.encode(keys.salt);
+    let exchanged = format!("{bare},r={nonce},s={salt},i={},{without_proof}", keys.iterations);
+    let salted: [u8; KEY_LEN] =
+        pbkdf2::pbkdf2_hmac_array::<Sha256, KEY_LEN>(password.as_bytes(), &keys.salt, keys.iterations);
+    let mut proof = hmac(&salted, &[b"Client Key"]);
+    let stored_key: [u8; KEY_LEN] = Sha256::digest(proof).into();
+    let signature = hmac(&stored_key, &[exchanged.as_bytes()]);
+    proof.iter_mut().zip(signature).for_each(|(byte, mask)| *byte ^= mask);
+    format!("{without_proof},p={}", STANDARD.encode(proof))
+}
