@@ -181,7 +181,7 @@ static OUTBOUND: [Key; 9] = route_keys!(
         name: "outbound.networks",
         default: "[\"127.0.0.0/8\", \"::1/128\"]",
         meaning: "Networks of your own mail servers: any other client is refused with 554.",
-        set: |c, v| networks(v).map(|x| c.outbound.access = Access::Networks(x)),
+        set: |c, v| networks(v).map(|x| c.outbound.access.clients_mut().networks = x),
     }
 );
 

@@ -206,8 +206,10 @@ impl Config {
                 add(direction.as_str(), "the thresholds must rise: tag <= quarantine <= reject");
             }
         }
-        let anybody = matches!(&self.inbound.access, Access::Domains(domains) if domains.is_empty());
-        if anybody && !self.inbound.listen.ip().is_loopback() {
+        if self.outbound.access.is_open() {
+            add("outbound.networks", "these are the whole world: name the networks of your own servers");
+        }
+        if self.inbound.access.is_open() && !self.inbound.listen.ip().is_loopback() {
             add(
                 "inbound.domains",
                 "name your domains: without them, this listener would relay for the world",

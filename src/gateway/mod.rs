@@ -1,12 +1,14 @@
 //! One transaction end to end, and the release of what was kept.
 //!
 //! `transaction` is the way of a message on one page; read it first. `custody` makes the only 2xx that an
-//! end of data can get. `outbox` delivers what people released; `review` is what they may do.
+//! end of data can get. `access` says who may send here, and `login` lets them sign in. `outbox` delivers
+//! what people released; `review` is what they may do.
 
 mod access;
 mod custody;
 mod delivery;
 mod failure;
+mod login;
 mod outbox;
 #[cfg(test)]
 mod outbox_tests;
@@ -21,8 +23,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
-pub use access::Access;
+pub use access::{Access, Clients, Fingerprint, InvalidFingerprint, Standing};
 pub use custody::Custody;
+pub use login::{Authority, Login, Passwords, SignIns};
 pub use outbox::{Outbox, SendError, Sender};
 pub use review::Review;
 pub use trace::Marking;
@@ -49,6 +52,8 @@ pub struct Gateway {
     pub hostname: Arc<str>,
     /// Who may hand us mail for whom.
     pub access: Access,
+    /// How clients sign in.
+    pub sign_ins: SignIns,
     /// The next hop.
     pub relay: Relay,
     /// The scanner.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::custody::{self, Custody};
 use super::delivery::{Delivery, Fate};
 use super::failure::Failure;
+use super::login::Login;
 use super::plan::{Speaks, Step, plan};
 use super::{Gateway, trace};
 use crate::ingress::Handler;
@@ -30,6 +31,7 @@ const LONG_BODY_BYTES: usize = 512 * 1024;
 /// The transaction of one session: none open, or one that the next hop has begun.
 pub struct Transaction {
     gateway: Gateway,
+    login: Login,
     open: Option<Open>,
     /// The last message that was answered 2xx, until the client is known to have that answer.
     unsettled: Option<Attempt>,
@@ -43,17 +45,17 @@ struct Open {
 }
 
 impl Handler for Transaction {
-    async fn offers(&mut self, _client: &Client) -> Offers {
-        Offers::default()
+    async fn offers(&mut self, client: &Client) -> Offers {
+        Offers { mechanisms: self.login.mechanisms(client), ..self.gateway.relay.offers().await }
     }
 
-    async fn sign_in(&mut self, _client: &Client, _step: SignIn) -> SignInAnswer {
-        SignInAnswer::Refused(Reply::new(503, EnhancedCode(5, 5, 1), "there is nothing to sign in to"))
+    async fn sign_in(&mut self, client: &Client, step: SignIn) -> SignInAnswer {
+        self.login.step(client, step).await
     }
 
     async fn mail(&mut self, client: &Client, mail: &Mail) -> Reply {
         self.reset().await;
-        if let Err(reply) = self.gateway.access.check_client(client.peer.ip()) {
+        if let Err(reply) = self.login.check_mail(&self.gateway.access, client, mail).await {
             return reply;
         }
         let mut random = [0u8; TransactionId::LEN];
@@ -159,7 +161,8 @@ impl Handler for Transaction {
 impl Transaction {
     /// Makes the handler of a new session.
     pub fn new(gateway: Gateway) -> Self {
-        Transaction { gateway, open: None, unsettled: None }
+        let login = Login::new(gateway.sign_ins.clone());
+        Transaction { gateway, login, open: None, unsettled: None }
     }
 
     /// Scans, decides for each recipient without a fate, and acts. Returns what was found.
