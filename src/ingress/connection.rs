@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::ingress::memory::{Claim, Memory};
 use crate::ingress::{Config, Handler};
-use crate::mail::{EnhancedCode, Reply};
+use crate::mail::{EnhancedCode, Reply, Tls};
 use crate::metrics::Counter;
 use crate::smtp::server::{Answer, Question, Session, Step};
 
@@ -57,7 +57,7 @@ enum Input {
 /// The handler panicked; it must not be asked again.
 struct Panicked;
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. `tls` says how it is encrypted already, if it is.
 ///
 /// # Errors
 /// The stream's error when the client is lost or does not take its replies in time. The handler knows by
@@ -65,6 +65,7 @@ struct Panicked;
 pub async fn serve_connection<S, H>(
     stream: S,
     peer: SocketAddr,
+    tls: Option<Tls>,
     config: &Config,
     memory: &Memory,
     handler: H,
@@ -74,13 +75,17 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     H: Handler,
 {
+    let mut session = Session::new(&config.name, config.limits.clone(), peer);
+    if let Some(tls) = tls {
+        session.secured(tls);
+    }
     let mut connection = Connection {
         stream,
         config,
         memory,
         handler,
         shutdown,
-        session: Session::new(&config.name, config.limits.clone(), peer),
+        session,
         input: BytesMut::new(),
         output: Vec::new(),
         claim: Claim::default(),

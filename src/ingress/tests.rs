@@ -1,14 +1,18 @@
 //! Scripted dialogues over in-memory streams, and the listener on a loopback port.
 
-use std::sync::Mutex;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{
     AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream,
 };
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::mail::{Address, Direction};
+use crate::mail::{Address, Direction, EnhancedCode};
 
 /// Writes down what it is asked. Refuses recipients that begin with `no`; panics at those that begin with
 /// `panic`, and at a message that does.
@@ -97,7 +101,7 @@ impl Dialogue {
         let budget = memory.clone();
         let session = tokio::spawn(async move {
             let peer = "192.0.2.1:2525".parse().unwrap();
-            serve_connection(server, peer, &config, &budget, handler, shutdown).await
+            serve_connection(server, peer, None, &config, &budget, handler, shutdown).await
         });
         Dialogue { client: BufReader::new(client), recorder, memory, session, _shutdown: sender }
     }
@@ -320,6 +324,7 @@ impl Listening {
         let address = listener.local_addr().unwrap();
         let recorder = Recorder::default();
         let (shutdown, receiver) = watch::channel(false);
+        let (_, config) = watch::channel(Arc::new(config));
         let serving =
             tokio::spawn(serve(listener, config, Memory::new(1 << 20), Arc::new(recorder.clone()), receiver));
         Listening { address, recorder, shutdown, serving }

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::mail::{Client, EnhancedCode, Mail, Protocol, Recipient, Reply};
+use crate::mail::{Client, EnhancedCode, Mail, Protocol, Recipient, Reply, Tls};
 use crate::smtp::command::{self, Command, SyntaxError};
 use crate::smtp::data::{Decoder, Refusal};
 
@@ -171,6 +171,11 @@ impl Session {
             messages: 0,
             is_draining: false,
         }
+    }
+
+    /// Says how the connection is encrypted, before its greeting.
+    pub fn secured(&mut self, tls: Tls) {
+        self.client.tls = Some(tls);
     }
 
     /// Returns who the client says it is.
