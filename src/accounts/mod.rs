@@ -1,8 +1,10 @@
-//! Who may look at kept mail: one administrator, and every recipient at their own.
+//! Who may look at kept mail, and who may hand mail in: one administrator, every recipient at their own, and
+//! submission accounts.
 //!
 //! The administrator signs in with a password or with a link printed at the start; a recipient with a
-//! link mailed to their own address, which proves that it is theirs. Links work once. What is stored
-//! opens nothing: tokens stand as keyed hashes, the password as an Argon2id hash, addresses sealed.
+//! link mailed to their own address, which proves that it is theirs. Links work once. A submission account
+//! signs in over SMTP, and sends only as whom the administrator allowed. What is stored opens nothing:
+//! tokens stand as keyed hashes, passwords as Argon2id hashes and SCRAM keys, addresses and names sealed.
 //!
 //! This module sends no mail and knows no cookie; `digest` and `web` do.
 
@@ -10,6 +12,7 @@ mod limit;
 mod link;
 mod password;
 mod session;
+mod submission;
 mod token;
 
 use std::fmt;
@@ -22,6 +25,7 @@ use tokio::sync::Semaphore;
 pub use limit::Source;
 pub use password::{PASSWORD_LIMIT_BYTES, PASSWORD_MINIMUM_CHARS, PasswordChange, SignIn};
 pub use session::{NewSession, Session};
+pub use submission::{Added, AllowedSender, InvalidName, LoginName, ScramVerdict, Submitter, Verdict};
 pub use token::Token;
 
 use crate::mail::{Address, InvalidAddress};
@@ -58,8 +62,12 @@ pub struct Config {
     pub session_idle: Duration,
     /// How long a session lasts at most.
     pub session_total: Duration,
-    /// Wrong passwords from one source in a quarter of an hour.
+    /// Wrong passwords from one source in a quarter of an hour: the administrator's, and apart from them
+    /// those of submission accounts.
     pub failures_per_source: u32,
+    /// Wrong passwords for one submission account in a quarter of an hour, from everywhere. More than for a
+    /// source, so that a single one does not lock somebody else out.
+    pub failures_per_name: u32,
     /// Links mailed to one address in an hour.
     pub links_per_address: u32,
     /// Links asked for by one source in an hour.
@@ -74,6 +82,7 @@ impl Default for Config {
             session_idle: Duration::minutes(30),
             session_total: Duration::hours(12),
             failures_per_source: 10,
+            failures_per_name: 50,
             links_per_address: 5,
             links_per_source: 30,
         }
@@ -88,6 +97,7 @@ pub struct Accounts {
     token_key: [u8; 32],
     /// One Argon2id computation takes 19 MiB; this bounds how many run at once.
     hashing: Arc<Semaphore>,
+    attempts: Arc<limit::Attempts>,
     config: Config,
 }
 
@@ -106,6 +116,9 @@ pub enum Error {
     /// The operating system gave no random bytes.
     #[error("drawing a random token")]
     Random(#[source] getrandom::Error),
+    /// A stored submission account is none, or cannot be written.
+    #[error("a stored submission account is malformed")]
+    Submitter,
     /// Argon2id did not run.
     #[error("hashing a password: {0}")]
     Hash(argon2::Error),
@@ -122,6 +135,7 @@ impl Accounts {
             sealer: Sealer::new(key),
             token_key: key.derive(Purpose::Tokens),
             hashing: Arc::new(Semaphore::new(2)),
+            attempts: Arc::default(),
             config,
         }
     }

@@ -1,7 +1,9 @@
-//! The administrator's password: Argon2id (RFC 9106), in the PHC string form.
+//! Passwords: Argon2id (RFC 9106), in the PHC string form; and the administrator's own.
 //!
 //! A stored hash that is not exactly of the form that this module writes accepts no password at all: a
 //! lenient parser once let a malformed hash accept every one.
+
+use std::sync::Arc;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -14,12 +16,13 @@ use zeroize::Zeroizing;
 use super::limit::{Kind, Source};
 use super::session::{NewSession, Session};
 use super::{Accounts, Error, Principal};
+use crate::smtp::sasl;
 use crate::store::timestamp::to_column;
 
 /// Characters that a new password has at least.
 pub const PASSWORD_MINIMUM_CHARS: usize = 12;
 /// Bytes that a password has at most.
-pub const PASSWORD_LIMIT_BYTES: usize = 1_024;
+pub const PASSWORD_LIMIT_BYTES: usize = sasl::PASSWORD_LIMIT_BYTES;
 
 const SALT_LEN: usize = 16;
 const HASH_LEN: usize = 32;
@@ -27,6 +30,10 @@ const HASH_LEN: usize = 32;
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
 /// A stored hash may ask for this much at most; more is not ours.
 const COST_LIMIT: (u32, u32, u32) = (256 * 1024, 16, 4);
+
+/// A hash of no password, which takes as long to verify as any.
+pub(super) const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$\
+    AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// What came of a password.
 #[derive(Debug)]
@@ -148,20 +155,26 @@ impl Accounts {
         self.on_hashing_thread(move || Ok(verify(&password, &stored))).await
     }
 
-    async fn hash(&self, password: &str) -> Result<String, Error> {
+    pub(super) async fn hash(&self, password: &str) -> Result<String, Error> {
         let mut salt = [0u8; SALT_LEN];
         getrandom::fill(&mut salt).map_err(Error::Random)?;
         let password = Zeroizing::new(password.to_owned());
         self.on_hashing_thread(move || hash(&password, &salt)).await
     }
 
-    async fn on_hashing_thread<T: Send + 'static>(
+    pub(super) async fn on_hashing_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        // The semaphore is never closed, so there is always a permit in the end.
-        let _permit = self.hashing.acquire().await;
-        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Thread)?
+        // The semaphore is never closed, so there is always a permit in the end. It goes to the thread,
+        // which goes on when nobody waits for it any more.
+        let permit = Arc::clone(&self.hashing).acquire_owned().await;
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        })
+        .await
+        .map_err(|_| Error::Thread)?
     }
 }
 
@@ -180,7 +193,7 @@ fn hash(password: &str, salt: &[u8; SALT_LEN]) -> Result<String, Error> {
 }
 
 /// Whether a password is the one of a stored hash. Anything unexpected in the hash is a no.
-fn verify(password: &str, stored: &str) -> bool {
+pub(super) fn verify(password: &str, stored: &str) -> bool {
     verification(password, stored).unwrap_or(false)
 }
 
@@ -217,6 +230,13 @@ mod tests {
         assert!(verify("correct horse battery", &stored));
         assert!(!verify("correct horse batterY", &stored));
         assert!(!verify("", &stored));
+    }
+
+    #[test]
+    fn the_decoy_is_verified_in_full_and_accepts_no_password() {
+        for password in ["", "\0", "correct horse battery"] {
+            assert_eq!(verification(password, DECOY), Some(false));
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! One transaction end to end, and the release of what was kept.
 //!
 //! `transaction` is the way of a message on one page; read it first. `custody` makes the only 2xx that an
-//! end of data can get. `outbox` delivers what people released; `review` is what they may do.
+//! end of data can get. `access` says who may send here, and `login` lets them sign in. `outbox` delivers
+//! what people released; `review` is what they may do.
 
 mod access;
 mod custody;
 mod failure;
+mod login;
 mod outbox;
 #[cfg(test)]
 mod outbox_tests;
@@ -17,8 +19,9 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-pub use access::Access;
+pub use access::{Access, Clients, Fingerprint, InvalidFingerprint, Standing};
 pub use custody::Custody;
+pub use login::{Authority, Login, Passwords, SignIns};
 pub use outbox::{Outbox, SendError, Sender};
 pub use review::Review;
 pub use transaction::{Marking, Transaction};

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::failure::Failure;
-use super::{Custody, Gateway};
+use super::{Custody, Gateway, Standing};
 use crate::ingress::Handler;
 use crate::mail::{Client, EnhancedCode, Envelope, Mail, Protocol, Recipient, Reply, TransactionId};
 use crate::message::HeaderEdits;
@@ -68,7 +68,7 @@ impl Handler for Transaction {
 
     async fn mail(&mut self, client: &Client, mail: &Mail) -> Reply {
         self.reset().await;
-        if let Err(reply) = self.gateway.access.check_client(client.peer.ip()) {
+        if let Err(reply) = self.gateway.access.check_client(client, Standing::Stranger) {
             return reply;
         }
         let mut random = [0u8; TransactionId::LEN];
