@@ -26,9 +26,9 @@ pub use desk::{Desk, desk, scanner};
 pub use folder::{Folder, FolderError, Lock, maildir};
 
 use crate::accounts::{self, Accounts};
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::digest::{self, Notice, Outgoing};
-use crate::gateway::{Clock, Gateway, Outbox, Review, Sender};
+use crate::gateway::{Access, Clock, Gateway, Outbox, Review, Sender};
 use crate::ingress;
 use crate::learn::FeatureKey;
 use crate::mail::{Address, Direction, Mail};
@@ -106,18 +106,23 @@ impl App {
         let mut gateways = Vec::new();
         let mut senders = Vec::new();
         for direction in Direction::ALL {
-            let listener = bind(config.route(direction).listen).await?;
+            let listener =
+                match config.way(direction).all_listeners().into_iter().next().map(|first| first.listen) {
+                    Some(Listen::Address(address)) => bind(address).await?,
+                    Some(listen) => anyhow::bail!("listening on {listen}"),
+                    None => anyhow::bail!("{} has no listener", direction.as_str()),
+                };
             let address = listener.local_addr()?;
             let relay = Relay::new(relay_config(config, direction));
             senders.push(Sender::new(relay.clone()));
             let gateway = Gateway {
                 direction,
                 hostname: config.hostname.as_str().into(),
-                access: config.route(direction).access.clone(),
+                access: access(config, direction),
                 relay,
                 scanner: scanner.clone(),
-                policy: Arc::new(config.route(direction).policy()?),
-                marking: config.route(direction).marking,
+                policy: Arc::new(config.way(direction).policy()?),
+                marking: config.way(direction).marking,
                 quarantine: quarantine.clone(),
                 journal: journal.clone(),
                 unscanned: config.unscanned.clone().into(),
@@ -236,11 +241,19 @@ pub fn now() -> OffsetDateTime {
 
 /// Returns the next hop of a direction, with the data folder's own Maildir where none is named.
 fn next_hop(config: &Config, direction: Direction) -> NextHop {
-    match &config.route(direction).next_hop {
-        NextHop::Maildir { path } if path.as_os_str().is_empty() => {
+    match config.way(direction).next_hops.first().map(|target| target.to.clone()) {
+        Some(NextHop::Maildir { path }) if !path.as_os_str().is_empty() => NextHop::Maildir { path },
+        None | Some(NextHop::Maildir { .. }) => {
             NextHop::Maildir { path: maildir(&config.data_dir, direction) }
         }
-        other => other.clone(),
+        Some(other) => other,
+    }
+}
+
+fn access(config: &Config, direction: Direction) -> Access {
+    match direction {
+        Direction::Inbound => Access::Domains(config.inbound.domains.clone()),
+        Direction::Outbound => Access::Networks(config.outbound.networks.clone()),
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
     let recipient = Address::parse("someone@localhost")?;
     let judge = Judge {
         scanner: super::runtime()?.block_on(app::scanner(config))?,
-        policy: config.route(direction).policy()?,
+        policy: config.way(direction).policy()?,
         envelope: envelope(direction, &recipient),
         recipient,
     };

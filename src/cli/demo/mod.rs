@@ -8,6 +8,7 @@ mod sample;
 mod table;
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::app::{self, App, maildir};
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::gateway::Marking;
 use crate::learn::Label;
 use crate::mail::{Direction, Mail};
@@ -81,8 +82,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn config(folder: &Path) -> anyhow::Result<Config> {
     let mut config = Config::embedded();
     config.data_dir = folder.to_owned();
-    config.inbound.listen.set_port(0);
-    config.outbound.listen.set_port(0);
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    config.inbound.listen = Some(Listen::Address(any_port));
+    config.outbound.listen = Some(Listen::Address(any_port));
     config.web_listen.set_port(0);
     // Shown in the table for both directions.
     config.outbound.marking = Marking::Full;
@@ -101,7 +103,7 @@ async fn teach(config: &Config, samples: &[Sample]) -> anyhow::Result<Duration> 
 
 /// Sends every sample through the listener of its direction, several at a time.
 async fn send_all(app: &App, samples: Vec<Sample>, bar: &ProgressBar) -> Vec<Outcome> {
-    let client = |address: std::net::SocketAddr| {
+    let client = |address: SocketAddr| {
         let next_hop = NextHop::Smtp { host: address.ip().to_string(), port: address.port() };
         Relay::new(relay::Config::new(next_hop, "client.example"))
     };

@@ -1,0 +1,114 @@
+//! The keys of the installation: names, folders, scanning, quarantine, review pages.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{DAY, HOUR, Key};
+use crate::config::value;
+use crate::mail::{Address, Domain, InvalidAddress};
+
+pub(super) static FIRST: [Key; 4] = [
+    Key {
+        name: "hostname",
+        default: "\"localhost\"",
+        meaning: "The name that we greet with and write into Received fields.",
+        set: |c, v| {
+            let name = value::text(v)?;
+            Domain::parse(&name).map_err(|_| "expected a host name")?;
+            c.hostname = name;
+            Ok(())
+        },
+    },
+    Key {
+        name: "data_dir",
+        default: "\"./lazaret-data\"",
+        meaning: "Folder of records, kept bodies, learned state and keys. One running gateway a folder.",
+        set: |c, v| match value::text(v)?.as_str() {
+            "" => Err("expected a folder".into()),
+            path => {
+                c.data_dir = PathBuf::from(path);
+                Ok(())
+            }
+        },
+    },
+    Key {
+        name: "mail_from",
+        default: "\"lazaret@localhost\"",
+        meaning: "From address of the mail that we write ourselves, such as sign-in links.",
+        set: |c, v| {
+            let text = value::text(v)?;
+            let address = Address::parse(&text).map_err(|error| error.to_string())?;
+            if address.domain().is_none() {
+                return Err(InvalidAddress::NoDomain.to_string().into());
+            }
+            c.mail_from = text;
+            Ok(())
+        },
+    },
+    Key {
+        name: "log",
+        default: "\"info\"",
+        meaning: "What is logged, in the syntax of tracing's EnvFilter: \"info\", \"lazaret=debug\".",
+        set: |c, v| {
+            let text = value::text(v)?;
+            tracing_subscriber::EnvFilter::try_new(&text).map_err(|error| error.to_string())?;
+            c.log = text;
+            Ok(())
+        },
+    },
+];
+
+pub(super) static LAST: [Key; 6] = [
+    Key {
+        name: "scan.concurrency",
+        default: "0",
+        meaning: "Scans at a time; 0 for one a core. Others wait their turn.",
+        set: |c, v| value::count(v, 0, 4096).map(|x| c.scan_concurrency = x),
+    },
+    Key {
+        name: "scan.timeout",
+        default: "\"10s\"",
+        meaning: "Time for one scan; then on_degraded decides. A message whose turn does not come in this time gets 451.",
+        set: |c, v| value::duration(v, Duration::from_millis(10), HOUR).map(|x| c.scan_timeout = x),
+    },
+    Key {
+        name: "scan.rules_dir",
+        default: "\"\"",
+        meaning: "A folder of your own rules (*.cf, in SpamAssassin's language), read after the built-in ones.",
+        set: |c, v| value::path(v).map(|x| c.rules_dir = x),
+    },
+    Key {
+        name: "quarantine.retention",
+        default: "\"30d\"",
+        meaning: "How long kept mail is kept; then body and record are removed.",
+        set: |c, v| value::duration(v, HOUR, DAY * 3650).map(|x| c.retention = x),
+    },
+    Key {
+        name: "web.listen",
+        default: "\"127.0.0.1:8025\"",
+        meaning: "Address and port of the review pages and /metrics. Put a TLS proxy in front of it.",
+        set: |c, v| value::socket(v).map(|x| c.web_listen = x),
+    },
+    Key {
+        name: "web.public_url",
+        default: "\"\"",
+        meaning: "How people reach the review pages, such as \"https://mail.example.org\"; links in mail begin\n\
+                  with it. Empty for http:// and the listener's address.",
+        set: |c, v| {
+            let text = value::text(v)?;
+            if text.is_empty() {
+                c.web_public_url = None;
+                return Ok(());
+            }
+            match url::Url::parse(&text) {
+                Ok(url)
+                    if matches!(url.scheme(), "http" | "https") && url.has_host() && url.path() == "/" =>
+                {
+                    c.web_public_url = Some(url);
+                    Ok(())
+                }
+                _ => Err("expected an address such as \"https://mail.example.org\"".into()),
+            }
+        },
+    },
+];
