@@ -154,7 +154,14 @@ pub enum Gauge {
 
 impl Gauge {
     /// Every gauge.
-        [Gauge::Sessions, Gauge::ModelLessons, Gauge::OutboxWaiting, Gauge::JournalEntries, Gauge::NextHopsSetAside, Gauge::BytesInFlight];
+    pub const ALL: [Gauge; 6] = [
+        Gauge::Sessions,
+        Gauge::BytesInFlight,
+        Gauge::ModelLessons,
+        Gauge::OutboxWaiting,
+        Gauge::JournalEntries,
+        Gauge::NextHopsSetAside,
+    ];
 
     /// Returns the name under which it is exported.
     pub fn name(self) -> &'static str {

@@ -28,7 +28,7 @@ pub use folder::{Folder, FolderError, Lock, maildir};
 use crate::accounts::{self, Accounts};
 use crate::config::{Config, Listen};
 use crate::digest::{self, Notice, Outgoing};
-use crate::gateway::{Access, Clock, Gateway, Outbox, Review, Sender};
+use crate::gateway::{Access, Authority, Clients, Clock, Gateway, Outbox, Review, Sender, SignIns};
 use crate::ingress;
 use crate::learn::FeatureKey;
 use crate::mail::{Address, Direction, Mail};
@@ -125,7 +125,8 @@ impl App {
                 marking: config.way(direction).marking,
                 quarantine: quarantine.clone(),
                 journal: journal.clone(),
-                unscanned: config.unscanned.clone().into(),
+                unscanned: Vec::new().into(),
+                sign_ins: SignIns { authority: Authority::Nobody, needs_tls: true, pseudonyms: pseudonyms.clone(), clock: Arc::clone(&clock) },
                 pseudonyms: pseudonyms.clone(),
                 clock: Arc::clone(&clock),
             };
@@ -253,7 +254,7 @@ fn next_hop(config: &Config, direction: Direction) -> NextHop {
 fn access(config: &Config, direction: Direction) -> Access {
     match direction {
         Direction::Inbound => Access::Domains(config.inbound.domains.clone()),
-        Direction::Outbound => Access::Networks(config.outbound.networks.clone()),
+        Direction::Outbound => Access::Clients(Clients { networks: config.outbound.networks.clone(), ..Clients::default() }),
     }
 }
 

@@ -7,6 +7,8 @@
 mod access;
 mod custody;
 mod delivery;
+#[cfg(test)]
+mod delivery_tests;
 mod failure;
 mod login;
 mod outbox;
