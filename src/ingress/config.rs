@@ -47,7 +47,7 @@ pub struct Config {
     pub xclient_networks: Vec<IpNet>,
     /// Clients whose XFORWARD counts.
     pub xforward_networks: Vec<IpNet>,
-    /// Sessions open at once.
+    /// Sessions open at once on this listener; what precedes a session counts as one.
     pub max_sessions: usize,
     /// Sessions open at once from one IPv4 address or one IPv6 /64.
     pub max_sessions_per_source: usize,

@@ -46,7 +46,7 @@ pub(in crate::ingress) type Identity = (Vec<CertificateDer<'static>>, PrivateKey
 
 /// Takes every server certificate, so that the test can look at it.
 #[derive(Debug)]
-struct Anything(CryptoProvider);
+struct Anything(CryptoProvider, Vec<SignatureScheme>);
 
 impl ServerCertVerifier for Anything {
     fn verify_server_cert(
@@ -79,7 +79,7 @@ impl ServerCertVerifier for Anything {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.1.clone()
     }
 }
 
@@ -87,12 +87,22 @@ pub(in crate::ingress) fn connector(
     versions: &[&'static SupportedProtocolVersion],
     identity: Option<Identity>,
 ) -> TlsConnector {
+    let schemes = aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes();
+    connector_for(versions, identity, schemes)
+}
+
+/// A client that knows these signature schemes alone.
+fn connector_for(
+    versions: &[&'static SupportedProtocolVersion],
+    identity: Option<Identity>,
+    schemes: Vec<SignatureScheme>,
+) -> TlsConnector {
     let provider = aws_lc_rs::default_provider();
     let builder = ClientConfig::builder_with_provider(Arc::new(provider.clone()))
         .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anything(provider)));
+        .with_custom_certificate_verifier(Arc::new(Anything(provider, schemes)));
     let config = match identity {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
         None => builder.with_no_client_auth(),
@@ -146,6 +156,28 @@ async fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
         ("192.0.2.1", 0),
     ] {
         assert_eq!(shown(&acceptor, name).await, der(&own[index]), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_gets_a_certificate_of_a_kind_that_it_knows() {
+    let files = Files::new();
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let params = CertificateParams::new(vec!["mx.example".to_owned()]).unwrap();
+    let newer = CertificateFiles {
+        chain: files.write("newer.pem", &params.self_signed(&key).unwrap().pem()),
+        key: files.write("newer.key", &key.serialize_pem()),
+    };
+    let older = files.pair("older", &["mx.example"]);
+    let acceptor = files.acceptor(vec![newer.clone(), older.clone()]);
+    for (name, scheme, expected) in [
+        ("mx.example", SignatureScheme::ED25519, &newer),
+        ("mx.example", SignatureScheme::ECDSA_NISTP256_SHA256, &older),
+        ("nobody.example", SignatureScheme::ECDSA_NISTP256_SHA256, &older),
+    ] {
+        let client = connector_for(&BOTH, None, vec![scheme]);
+        let (_, client) = handshake(&acceptor, &client, name).await;
+        assert_eq!(client.get_ref().1.peer_certificates().unwrap()[0].to_vec(), der(expected));
     }
 }
 
@@ -333,13 +365,14 @@ async fn a_certificate_without_its_key_proves_nothing() {
     let acceptor = Acceptor::new(Certificates { own, clients: ClientCertificates::Any }).unwrap();
     let ((stolen, _), (_, (_, own_key))) = (authority().1, authority());
     let provider = aws_lc_rs::default_provider();
+    let schemes = provider.signature_verification_algorithms.supported_schemes();
     let key = provider.key_provider.load_private_key(own_key).unwrap();
     for version in BOTH {
         let config = ClientConfig::builder_with_provider(Arc::new(provider.clone()))
             .with_protocol_versions(&[version])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anything(provider.clone())))
+            .with_custom_certificate_verifier(Arc::new(Anything(provider.clone(), schemes.clone())))
             .with_client_cert_resolver(Arc::new(Thief(Arc::new(CertifiedKey::new(
                 stolen.clone(),
                 Arc::clone(&key),
