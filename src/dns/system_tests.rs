@@ -6,10 +6,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use hickory_resolver::proto::dnssec::crypto::Ed25519SigningKey;
-use hickory_resolver::proto::dnssec::rdata::{DNSKEY, DNSSECRData, RRSIG};
+use hickory_resolver::proto::dnssec::rdata::{DNSKEY, DNSSECRData, NSEC, RRSIG};
 use hickory_resolver::proto::dnssec::{DnssecSigner, SigningKey, TrustAnchors};
 use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TLSA, TXT};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, SOA, TLSA, TXT};
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordSet, RecordType};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
@@ -26,6 +26,10 @@ struct Zone {
     /// Names whose records differ from those that were signed.
     forged: Vec<Name>,
     signer: Option<DnssecSigner>,
+    /// Whether it proves what does not exist.
+    is_proving: bool,
+    /// A zone below it that is not signed.
+    unsigned_zone: Option<Name>,
 }
 
 /// A name server that runs until it is dropped.
@@ -97,37 +101,68 @@ impl Zone {
         }
         self.add(&mut response, &name, query.query_type());
         if response.answers.is_empty() {
-            if !self.records.keys().any(|(known, _)| *known == name) {
-                response.metadata.response_code = ResponseCode::NXDomain;
-            }
-            let soa = SOA::new(fqdn("ns"), fqdn("hostmaster"), 1, 60, 60, 60, 60);
-            response.add_authority(Record::from_rdata(Name::root(), 60, RData::SOA(soa)));
+            self.deny(&mut response, &name);
         }
         response
     }
 
     fn add(&self, response: &mut Message, name: &Name, kind: RecordType) {
         let Some(found) = self.records.get(&(name.clone(), kind)) else { return };
-        let mut set = RecordSet::with_ttl(name.clone(), kind, 60);
-        for data in found {
-            set.add_rdata(data.clone());
-        }
-        if let Some(signer) = self.signer.as_ref().filter(|_| !self.unsigned.contains(name)) {
-            let inception = time::macros::datetime!(2025-01-01 0:00 UTC);
-            let signature = RRSIG::from_rrset(&set, DNSClass::IN, inception, signer).unwrap();
-            let signature = RData::DNSSEC(DNSSECRData::RRSIG(signature));
-            response.add_answer(Record::from_rdata(name.clone(), 60, signature));
-        }
-        for record in set.records_without_rrsigs() {
-            let mut record = record.clone();
+        for mut record in self.set(name, kind, found) {
             if self.forged.contains(name) {
                 record.data = match record.data {
                     RData::TLSA(_) => tlsa(&[6; 32]),
-                    _ => a(66),
+                    RData::A(_) => a(66),
+                    other => other,
                 };
             }
             response.add_answer(record);
         }
+    }
+
+    /// Says that a name has no such records, with proof where the zone is signed.
+    fn deny(&self, response: &mut Message, name: &Name) {
+        let kinds: Vec<RecordType> =
+            self.records.keys().filter(|(known, _)| known == name).map(|(_, kind)| *kind).collect();
+        if kinds.is_empty() {
+            response.metadata.response_code = ResponseCode::NXDomain;
+        }
+        // A delegation's own absences are denied by the parent.
+        let apex = match &self.unsigned_zone {
+            Some(zone) if zone.zone_of(name) && zone != name => zone.clone(),
+            _ => Name::root(),
+        };
+        let soa = SOA::new(fqdn("ns"), fqdn("hostmaster"), 1, 60, 60, 60, 60);
+        response.add_authorities(self.set(&apex, RecordType::SOA, &[RData::SOA(soa)]));
+        if self.signer.is_some() && self.is_proving && apex.is_root() {
+            // One record that covers every name, where the name does not exist.
+            let owner = if kinds.is_empty() { Name::root() } else { name.clone() };
+            let nsec = RData::DNSSEC(DNSSECRData::NSEC(NSEC::new_cover_self(fqdn("zzz"), kinds)));
+            let mut set = RecordSet::with_ttl(owner.clone(), RecordType::NSEC, 60);
+            set.add_rdata(nsec);
+            response.add_authorities(self.sign(&set));
+        }
+    }
+
+    fn set(&self, name: &Name, kind: RecordType, found: &[RData]) -> Vec<Record> {
+        let mut set = RecordSet::with_ttl(name.clone(), kind, 60);
+        for data in found {
+            set.add_rdata(data.clone());
+        }
+        let is_delegated = self.unsigned_zone.as_ref().is_some_and(|zone| zone.zone_of(name));
+        if self.signer.is_none() || is_delegated || self.unsigned.contains(name) {
+            return set.records_without_rrsigs().cloned().collect();
+        }
+        self.sign(&set)
+    }
+
+    fn sign(&self, set: &RecordSet) -> Vec<Record> {
+        let inception = time::macros::datetime!(2025-01-01 0:00 UTC);
+        let signature =
+            RRSIG::from_rrset(set, DNSClass::IN, inception, self.signer.as_ref().unwrap()).unwrap();
+        let signature = RData::DNSSEC(DNSSECRData::RRSIG(signature));
+        let signature = Record::from_rdata(set.name().clone(), 60, signature);
+        set.records_without_rrsigs().cloned().chain([signature]).collect()
     }
 
     async fn serve(self) -> Server {
@@ -315,4 +350,31 @@ async fn an_absence_that_a_signed_zone_does_not_prove_is_bogus() {
     let (resolver, _server) = validating(Zone::default().with("mx.example", a(1))).await;
     assert_eq!(resolver.tlsa("mx.example", 25).await, Err(Error::Bogus));
     assert_eq!(resolver.mx("nowhere.example").await, Err(Error::Bogus));
+}
+
+#[tokio::test]
+async fn an_absence_that_a_signed_zone_proves_is_an_absence() {
+    let zone = Zone { is_proving: true, ..Zone::default() };
+    let (resolver, _server) = validating(zone.with("mx.example", a(1))).await;
+    assert_eq!(resolver.tlsa("mx.example", 25).await, Ok(Tlsa::default()));
+    assert_eq!(resolver.mx("mx.example").await, Ok(hosts(&[(0, "mx.example")], true)));
+    assert_eq!(resolver.mx("nowhere.example").await, Err(Error::NoSuchName));
+    assert_eq!(resolver.addresses("nowhere.example").await, Err(Error::NoSuchName));
+}
+
+#[tokio::test]
+async fn records_of_a_zone_that_is_provably_unsigned_are_found_and_not_secure() {
+    let zone = Zone { is_proving: true, unsigned_zone: Some(fqdn("example")), ..Zone::default() };
+    let zone = zone
+        .with("example", RData::NS(NS(fqdn("ns.example"))))
+        .with("example.example", mx(10, "mx.example"))
+        .with("mx.example", a(1))
+        // Never asked for: the addresses are not secure.
+        .with("_25._tcp.mx.example", tlsa(&[7; 32]));
+    let (resolver, _server) = validating(zone).await;
+    assert_eq!(resolver.mx("example.example").await, Ok(hosts(&[(10, "mx.example")], false)));
+    assert_eq!(resolver.addresses("mx.example").await, Ok(vec![Ipv4Addr::new(192, 0, 2, 1).into()]));
+    assert_eq!(resolver.tlsa("mx.example", 25).await, Ok(Tlsa::default()));
+    assert_eq!(resolver.mx("mx.example").await, Ok(hosts(&[(0, "mx.example")], false)));
+    assert_eq!(resolver.mx("nowhere.example").await, Err(Error::NoSuchName));
 }
