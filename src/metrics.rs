@@ -124,7 +124,7 @@ pub enum Gauge {
     ModelLessons,
     /// Releases that wait in the outbox.
     OutboxWaiting,
-    /// Attempts that the journal remembers.
+    /// Recipients of unsettled messages that the journal remembers.
     JournalEntries,
 }
 
@@ -148,7 +148,7 @@ impl Gauge {
             Gauge::Sessions => "Sessions open now",
             Gauge::ModelLessons => "Lessons in the current model",
             Gauge::OutboxWaiting => "Releases that wait in the outbox",
-            Gauge::JournalEntries => "Attempts that the journal remembers",
+            Gauge::JournalEntries => "Recipients of unsettled messages that the journal remembers",
         }
     }
 
