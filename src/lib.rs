@@ -21,8 +21,8 @@
 //! # Invariants
 //!
 //! 1. **Custody.** A 2xx to the end of data is constructed only from proof that somebody else holds the
-//!    message durably: the next hop's own 2xx ([`relay::Accepted`]) or the quarantine's commit
-//!    ([`quarantine::Kept`]). Anything unexpected is a 4xx. There is no queue of our own to lose.
+//!    message durably: the next hop's own 2xx ([`relay::Accepted`]), the quarantine's commit
+//!    ([`quarantine::Kept`]), or the journal's note of either in an earlier attempt ([`journal::Held`]). Anything unexpected is a 4xx. There is no queue of our own to lose.
 //! 2. **The accepted bytes never change.** Header changes are a list of their own, applied once, on the
 //!    way out ([`message::HeaderEdits`]).
 //! 3. **Analysers find, policy decides.** Analysers return [`verdict::Finding`]s; only

@@ -146,7 +146,7 @@ pub enum Gauge {
     ModelLessons,
     /// Releases that wait in the outbox.
     OutboxWaiting,
-    /// Attempts that the journal remembers.
+    /// Recipients of unsettled messages that the journal remembers.
     JournalEntries,
     /// Next hops that are set aside after a failure.
     NextHopsSetAside,
@@ -183,6 +183,7 @@ impl Gauge {
             Gauge::OutboxWaiting => "Releases that wait in the outbox",
             Gauge::JournalEntries => "Attempts that the journal remembers",
             Gauge::NextHopsSetAside => "Next hops set aside after a failure",
+            Gauge::JournalEntries => "Recipients of unsettled messages that the journal remembers",
         }
     }
 

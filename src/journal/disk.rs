@@ -157,7 +157,8 @@ fn apply(live: &mut Live, places: &mut HashMap<TransactionId, Place>, record: Re
     }
 }
 
-/// Renames a damaged file to `journal.damaged-<date and time>`; returns where it lies now.
+/// Names a damaged file `journal.damaged-<date and time>` too, and returns where that is. It keeps its own
+/// name until a whole file takes it, so that whoever is cut off in between finds it again.
 pub(super) fn set_aside(path: &Path, now: OffsetDateTime) -> io::Result<PathBuf> {
     let form = format_description!("[year][month][day]T[hour][minute][second]Z");
     let stamp = now.to_offset(time::UtcOffset::UTC).format(&form).map_err(io::Error::other)?;
@@ -172,6 +173,6 @@ pub(super) fn set_aside(path: &Path, now: OffsetDateTime) -> io::Result<PathBuf>
         .chain(numbered)
         .find(|candidate| candidate.symlink_metadata().is_err())
         .ok_or_else(|| io::Error::from(io::ErrorKind::AlreadyExists))?;
-    fs::rename(path, &target)?;
+    fs::hard_link(path, &target)?;
     Ok(target)
 }

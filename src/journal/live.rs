@@ -1,6 +1,6 @@
 //! What the journal remembers in memory: the attempts whose answer the client may not have got.
 //!
-//! Bounded in number and in age; the oldest fall out first. Every change may be applied twice: a file that
+//! Bounded in age and in the number of recipients, which bounds the attempts too; the oldest fall out first. Every change may be applied twice: a file that
 //! was rewritten while it happened holds it both in its first part and as a line of its own.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -31,7 +31,9 @@ pub(super) struct Live {
     entries: BTreeMap<Place, Entry>,
     by_key: HashMap<MessageKey, Vec<Place>>,
     next: Place,
-    max_entries: usize,
+    /// Of all entries together.
+    recipients: usize,
+    max_recipients: usize,
     max_age_seconds: i64,
 }
 
@@ -56,12 +58,13 @@ impl Entry {
 }
 
 impl Live {
-    pub(super) fn new(max_entries: usize, max_age: Duration) -> Self {
+    pub(super) fn new(max_recipients: usize, max_age: Duration) -> Self {
         Live {
             entries: BTreeMap::new(),
             by_key: HashMap::new(),
             next: 0,
-            max_entries: max_entries.max(1),
+            recipients: 0,
+            max_recipients,
             max_age_seconds: max_age.whole_seconds(),
         }
     }
@@ -86,11 +89,13 @@ impl Live {
             place
         });
         if let Some(entry) = self.entries.get_mut(&place) {
+            let before = entry.recipients.len();
             let mut changed: Vec<_> = recipients.iter().map(|key| (*key, stage, holder)).collect();
             changed.append(&mut entry.recipients);
             // Stable: of two for one recipient the newer comes first, unless only the older is taken.
             changed.sort_by_key(|(key, stage, _)| (*key, *stage == Stage::Pending));
             changed.dedup_by_key(|(key, ..)| *key);
+            self.recipients += changed.len() - before;
             entry.recipients = changed;
         }
         self.measure();
@@ -111,19 +116,20 @@ impl Live {
             }
             None => entry.recipients.clear(),
         }
-        let changed = entry.recipients.len() != before;
+        let gone = before - entry.recipients.len();
+        self.recipients -= gone;
         if entry.recipients.is_empty() {
             self.remove(place);
-            self.measure();
         }
-        changed
+        self.measure();
+        gone > 0
     }
 
     /// Lets the oldest go until age and number are within bounds.
     pub(super) fn prune(&mut self, now: i64) {
         while let Some((&place, entry)) = self.entries.first_key_value() {
             let expired = now.saturating_sub(entry.head.at) >= self.max_age_seconds;
-            if !expired && self.entries.len() <= self.max_entries {
+            if !expired && self.recipients <= self.max_recipients {
                 break;
             }
             if !expired {
@@ -173,6 +179,7 @@ impl Live {
         let Some(entry) = self.entries.remove(&place) else {
             return;
         };
+        self.recipients -= entry.recipients.len();
         if let Some(places) = self.by_key.get_mut(&entry.head.key) {
             places.retain(|other| *other != place);
             if places.is_empty() {
@@ -182,7 +189,7 @@ impl Live {
     }
 
     fn measure(&self) {
-        let count = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(self.recipients).unwrap_or(u32::MAX);
         Gauge::JournalEntries.set(f64::from(count));
     }
 }

@@ -50,7 +50,8 @@ pub type Clock = Arc<dyn Fn() -> OffsetDateTime + Send + Sync>;
 /// The bounds of a journal.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
-    /// Most attempts that are remembered; the oldest fall out.
+    /// Most recipients of unsettled messages that are remembered; the oldest messages fall out. More than one
+    /// message may have.
     pub max_entries: usize,
     /// How long an attempt is remembered: as long as clients retry (RFC 5321, section 4.5.4.1).
     pub max_age: time::Duration,

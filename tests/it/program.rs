@@ -37,6 +37,27 @@ fn the_printed_reference_and_the_example_are_good_configurations() {
 }
 
 #[test]
+fn ledger_lists_what_may_exist_twice_and_says_when_there_is_nothing() {
+    let folder = scratch();
+    let output = run(folder.path(), &["ledger"]);
+    assert!(output.status.success() && printed(&output).contains("empty"), "{}", printed(&output));
+    assert!(!folder.path().join("lazaret-data").exists(), "reading the ledger makes no data folder");
+    fs::create_dir_all(folder.path().join("lazaret-data/journal")).unwrap();
+    fs::write(
+        folder.path().join("lazaret-data/journal/ledger"),
+        "2026-03-01T12:30:15Z 0zz3456789abcdef inbound 2 the next hop's reply never came\n2026-03",
+    )
+    .unwrap();
+    let output = run(folder.path(), &["ledger"]);
+    assert!(printed(&output).contains("0zz3456789abcdef"), "{}", printed(&output));
+    let output = run(folder.path(), &["ledger", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["lines"].as_array().unwrap().len(), 1);
+    assert_eq!(json["lines"][0]["time"], "2026-03-01T12:30:15Z");
+    assert_eq!(json["lines"][0]["recipients"], 2);
+}
+
+#[test]
 fn scan_says_what_it_found_and_what_would_happen() {
     let folder = scratch();
     let text = message("hello", "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X");

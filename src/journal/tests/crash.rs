@@ -1,5 +1,7 @@
 //! What a journal is after its process or its machine died, or its file was damaged.
 
+use proptest::prelude::*;
+
 use super::fault::Faulty;
 use super::*;
 
@@ -61,6 +63,57 @@ async fn a_journal_cut_at_any_byte_is_the_journal_of_its_last_whole_line() {
         let expected = marks.iter().rev().find(|mark| mark.bytes <= cut).unwrap_or(&marks[0]);
         assert_eq!(standings(&journal, "x", &[A, B]), expected.x, "cut at {cut}");
         assert_eq!(standings(&journal, "y", &[C]), expected.y, "cut at {cut}");
+    }
+}
+
+/// Returns every line that says what a journal of these lines holds, in one order.
+fn replayed(lines: &[u8]) -> Vec<Vec<u8>> {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("journal");
+    std::fs::write(&file, [record::HEADER, lines].concat()).unwrap();
+    let mut live = Live::new(100, config().max_age);
+    assert!(!disk::replay(&file, &mut live).unwrap());
+    let mut content = Vec::new();
+    live.write_page(0, usize::MAX, &mut content);
+    let mut lines: Vec<_> = content.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    lines.sort();
+    lines
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let recipients = prop::sample::subsequence(vec![1, 2, 3], 1..=3)
+        .prop_map(|numbers| numbers.into_iter().map(RecipientKey).collect::<Vec<_>>());
+    (0u8..3, 0..4, any::<bool>(), recipients).prop_map(|(number, kind, kept, recipients)| {
+        let id = TransactionId::from_random([number; TransactionId::LEN]);
+        let stage = match kind {
+            0 => Stage::Pending,
+            1 => Stage::Taken,
+            2 => return Record::Forgotten { id, recipients: Some(recipients) },
+            _ => return Record::Forgotten { id, recipients: None },
+        };
+        let key = key::MessageKey(u128::from(number));
+        let head = record::Head { at: 1, direction: Direction::Inbound, key, id };
+        let holder = if kept { Holder::Quarantine } else { Holder::NextHop };
+        Record::Noted { head, stage, holder, recipients }
+    })
+}
+
+proptest! {
+    #[test]
+    fn lines_that_a_rewritten_file_holds_already_change_nothing(
+        records in prop::collection::vec(any_record(), 1..12),
+        places in any::<(prop::sample::Index, prop::sample::Index)>(),
+    ) {
+        let (a, b) = (places.0.index(records.len() + 1), places.1.index(records.len() + 1));
+        let (queued, taken_down) = (a.min(b), a.max(b));
+        let lines = |records: &[Record]| {
+            let mut out = Vec::new();
+            records.iter().for_each(|record| record.write(&mut out));
+            out
+        };
+        let mut rewritten = replayed(&lines(&records[..taken_down])).concat();
+        rewritten.extend(lines(&records[queued..]));
+        prop_assert_eq!(replayed(&rewritten), replayed(&lines(&records)));
     }
 }
 

@@ -239,6 +239,21 @@ async fn the_oldest_fall_out_by_number_and_by_age() {
 }
 
 #[tokio::test]
+async fn a_message_for_many_counts_as_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { max_entries: 3, ..config() };
+    let (journal, _) = Journal::open(folder.path(), &key(), config, Time::new().clock()).unwrap();
+    for (number, body, recipients) in [(1, "1", &[A, B, C][..]), (2, "2", &[A])] {
+        let (mut attempt, envelope) = attempt(&journal, number, body, recipients);
+        attempt.begin(&envelope.recipients, Holder::NextHop).await;
+        attempt.taken(&envelope.recipients, Holder::NextHop).await.unwrap();
+        assert_eq!(standings(&journal, body, &[A]), "h");
+    }
+    assert_eq!(standings(&journal, "1", &[A, B, C]), "nnn");
+    assert_eq!(standings(&journal, "2", &[A, B, C]), "hnn");
+}
+
+#[tokio::test]
 async fn files_are_for_us_alone_and_name_nobody() {
     let scratch = tempfile::tempdir().unwrap();
     let folder = scratch.path().join("data/journal");
