@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a configuration that cannot be used (sysexits'
 //! `EX_CONFIG`).
 
+mod accounts;
 mod config;
 mod demo;
 mod learn;
@@ -45,6 +46,9 @@ enum Command {
     /// Review kept mail.
     #[command(subcommand)]
     Quarantine(quarantine::Command),
+    /// Manage who may hand in mail under a name and a password.
+    #[command(subcommand)]
+    Accounts(accounts::Command),
     /// Check or explain the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Scan(arguments) => load(path).and_then(|config| scan::run(&arguments, &config)),
         Command::Learn(arguments) => load(path).and_then(|config| learn::run(&arguments, &config)),
         Command::Quarantine(command) => load(path).and_then(|config| quarantine::run(&command, &config)),
+        Command::Accounts(command) => load(path).and_then(|config| accounts::run(&command, &config)),
     };
     match result {
         Ok(code) => code,
