@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a configuration that cannot be used (sysexits'
 //! `EX_CONFIG`).
 
+mod accounts;
 mod config;
 mod demo;
 mod learn;
@@ -48,6 +49,9 @@ enum Command {
     Quarantine(quarantine::Command),
     /// List the messages that may exist twice, because a next hop's answer was lost.
     Ledger(ledger::Arguments),
+    /// Manage who may hand in mail under a name and a password.
+    #[command(subcommand)]
+    Accounts(accounts::Command),
     /// Check or explain the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Learn(arguments) => load(path).and_then(|config| learn::run(&arguments, &config)),
         Command::Ledger(arguments) => load(path).and_then(|config| ledger::run(&arguments, &config)),
         Command::Quarantine(command) => load(path).and_then(|config| quarantine::run(&command, &config)),
+        Command::Accounts(command) => load(path).and_then(|config| accounts::run(&command, &config)),
     };
     match result {
         Ok(code) => code,

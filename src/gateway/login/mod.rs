@@ -17,11 +17,10 @@ use super::{Access, Clock, Standing};
 use crate::accounts::{self, Accounts, LoginName, Source, Verdict};
 use crate::mail::{Client, EnhancedCode, Mail, Reply};
 use crate::privacy::{PseudonymKey, error_chain};
+use crate::relay::Relay;
 use crate::smtp::sasl::{Credentials, Exchange, Problem, Proof, Step};
 use crate::smtp::server::{Mechanism, SignIn, SignInAnswer};
 
-/// Failed sign-ins after which a session is closed.
-const MAX_FAILURES: usize = 3;
 /// Random bytes in our nonce of SCRAM.
 const NONCE_LEN: usize = 24;
 
@@ -36,11 +35,15 @@ pub enum Authority {
     NextHop(Arc<dyn Passwords>, Accounts),
 }
 
-/// Somebody who can be asked whether a password is right.
+/// A next hop that can be asked whether a password is right.
 #[async_trait]
 pub trait Passwords: Send + Sync {
-    /// Whether it is; an error means that nobody knows, and counts as no failure of the client's.
-    async fn verify(&self, credentials: &Credentials) -> Result<bool, Box<dyn StdError + Send + Sync>>;
+    /// Returns the way onwards of a client that has signed in with the next hop, or `None` where it refuses
+    /// the password for good. An error means that nobody knows, and counts as no failure of the client's.
+    async fn verify(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<Option<Relay>, Box<dyn StdError + Send + Sync>>;
 }
 
 /// How clients of a listener sign in. Cloning shares it.
@@ -61,12 +64,20 @@ pub struct Login {
     shared: SignIns,
     exchange: Option<Exchange>,
     signed_in: Option<SignedIn>,
-    failures: usize,
 }
 
 enum SignedIn {
     Account(LoginName),
-    NextHop(Credentials),
+    NextHop(String, Relay),
+}
+
+impl SignedIn {
+    fn name(&self) -> &str {
+        match self {
+            SignedIn::Account(name) => name.as_str(),
+            SignedIn::NextHop(name, _) => name,
+        }
+    }
 }
 
 /// Why nobody knows whether a sign-in is right.
@@ -83,7 +94,7 @@ enum Failure {
 impl Login {
     /// Begins a session in which nobody has signed in.
     pub fn new(shared: SignIns) -> Self {
-        Login { shared, exchange: None, signed_in: None, failures: 0 }
+        Login { shared, exchange: None, signed_in: None }
     }
 
     /// Returns the mechanisms by which this client may sign in now, the best first. A password that is to be
@@ -100,7 +111,7 @@ impl Login {
     }
 
     /// Takes a step of a sign-in. The caller keeps the name of [`SignInAnswer::Done`] in
-    /// [`Client::login`] for as long as the sign-in holds; a refusal with 421 ends the session.
+    /// [`Client::login`] for as long as the sign-in holds, and ends a session that fails too often.
     pub async fn step(&mut self, client: &Client, step: SignIn) -> SignInAnswer {
         let exchange = self.exchange.take();
         let taken = match step {
@@ -163,11 +174,11 @@ impl Login {
         }
     }
 
-    /// Returns the name and password under which the next hop is to be spoken to for this client; `None`
-    /// where it has not signed in, or not with the next hop.
-    pub fn passed_on(&self, client: &Client) -> Option<&Credentials> {
+    /// Returns the way onwards of a client that has signed in with the next hop: its mail goes over this one
+    /// and over no other. `None` where it has not, or has signed in with us.
+    pub fn relay(&self, client: &Client) -> Option<&Relay> {
         match self.current(client)? {
-            SignedIn::NextHop(credentials) => Some(credentials),
+            SignedIn::NextHop(_, relay) => Some(relay),
             SignedIn::Account(_) => None,
         }
     }
@@ -187,12 +198,7 @@ impl Login {
     /// The sign-in of this session, while it holds. A name that the session has forgotten (STARTTLS) or
     /// that somebody else vouched for (XCLIENT) is none of ours.
     fn current(&self, client: &Client) -> Option<&SignedIn> {
-        let signed_in = self.signed_in.as_ref()?;
-        let name = match signed_in {
-            SignedIn::Account(name) => name.as_str(),
-            SignedIn::NextHop(credentials) => &credentials.name,
-        };
-        (client.login.as_deref() == Some(name)).then_some(signed_in)
+        self.signed_in.as_ref().filter(|signed_in| client.login.as_deref() == Some(signed_in.name()))
     }
 
     fn lacks_tls(&self, client: &Client) -> bool {
@@ -263,8 +269,8 @@ impl Login {
             }
             Authority::NextHop(passwords, limits) => {
                 let check = async {
-                    let is_right = passwords.verify(&given).await.map_err(Failure::NextHop)?;
-                    Ok::<_, Failure>(is_right.then(|| SignedIn::NextHop(given.clone())))
+                    let relay = passwords.verify(&given).await.map_err(Failure::NextHop)?;
+                    Ok::<_, Failure>(relay.map(|relay| SignedIn::NextHop(given.name.clone(), relay)))
                 };
                 limits.limited(&given.name, source, now, check).await?
             }
@@ -278,7 +284,7 @@ impl Login {
 
     /// Verifies a proof; returns our own signature, or what the client hears instead.
     async fn proof(
-        &mut self,
+        &self,
         client: &Client,
         exchange: &mut Exchange,
         proof: &Proof,
@@ -297,23 +303,15 @@ impl Login {
     }
 
     fn accept(&mut self, client: &Client, signed_in: SignedIn) -> SignInAnswer {
-        let name = match &signed_in {
-            SignedIn::Account(name) => name.as_str().to_owned(),
-            SignedIn::NextHop(credentials) => credentials.name.clone(),
-        };
+        let name = signed_in.name().to_owned();
         self.log(client, &name, "accepted");
         self.signed_in = Some(signed_in);
         SignInAnswer::Done(name, Reply::new(235, EnhancedCode(2, 7, 0), "signed in"))
     }
 
-    fn refuse(&mut self, client: &Client, name: &str) -> SignInAnswer {
+    fn refuse(&self, client: &Client, name: &str) -> SignInAnswer {
         self.log(client, name, "refused");
-        self.failures += 1;
-        SignInAnswer::Refused(if self.failures < MAX_FAILURES {
-            Reply::new(535, EnhancedCode(5, 7, 8), "wrong name or password")
-        } else {
-            Reply::new(421, EnhancedCode(4, 7, 0), "too many failed sign-ins, closing connection")
-        })
+        SignInAnswer::Refused(Reply::new(535, EnhancedCode(5, 7, 8), "wrong name or password"))
     }
 
     fn limited(&self, client: &Client, name: &str) -> SignInAnswer {
