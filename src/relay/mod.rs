@@ -12,6 +12,7 @@
 
 mod config;
 mod connection;
+mod endpoint;
 mod error;
 mod forward;
 mod health;
@@ -25,6 +26,7 @@ mod server;
 mod sign_in;
 mod smtp;
 mod stream;
+pub mod tls;
 mod transaction;
 
 use std::sync::Arc;
