@@ -53,10 +53,10 @@ pub trait Resolver: Send + Sync {
     /// Returns the TLSA records of a TCP service (RFC 6698, section 3), none where there are none.
     ///
     /// Records that are not asked for because the host's addresses are not secure count as none (RFC 7672,
-    /// section 2.2.2: name servers of unsigned zones often fail to answer for TLSA).
+    /// section 2.2: name servers of unsigned zones often fail to answer for TLSA).
     ///
     /// # Errors
-    /// [`Error::Temporary`] and [`Error::Bogus`]: there may be records, and mail must wait (RFC 7672, section 2.1).
+    /// [`Error::Temporary`] and [`Error::Bogus`]: there may be records, and mail must wait (RFC 7672, section 2.1.1).
     async fn tlsa(&self, host: &str, port: u16) -> Result<Tlsa, Error>;
 
     /// Returns the texts at a name, the pieces of each joined; at most [`MAX_TEXTS`].
@@ -174,5 +174,7 @@ impl Error {
     }
 }
 
+#[cfg(test)]
+mod system_tests;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! no answer counts as secure, and TLSA records are not even asked for.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +15,9 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::dnssec::TrustAnchors;
 use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::rdata::TXT;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use tokio::time::timeout;
@@ -30,6 +33,9 @@ const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(15 * 60);
 /// One question may take this many times [`Config::timeout`]: retries, aliases and signatures included.
 const MAX_TIMEOUTS: u32 = 4;
+
+/// Questions under way over one TCP connection; the next ones are a temporary failure.
+const MAX_REQUESTS: usize = 256;
 
 /// How names are looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +81,16 @@ impl System {
     /// # Errors
     /// [`Error::Setup`] when the resolver cannot be made.
     pub fn new(config: &Config) -> Result<Self, Error> {
+        System::build(config, None)
+    }
+
+    /// Makes a resolver that trusts other DNSSEC keys than the root's.
+    #[cfg(test)]
+    pub(super) fn with_trust_anchors(config: &Config, anchors: TrustAnchors) -> Result<Self, Error> {
+        System::build(config, Some(Arc::new(anchors)))
+    }
+
+    fn build(config: &Config, anchors: Option<Arc<TrustAnchors>>) -> Result<Self, Error> {
         let servers = if config.servers.is_empty() {
             match read_system_conf() {
                 Ok((system, _)) => system.into_parts().2,
@@ -94,9 +110,13 @@ impl System {
         options.attempts = config.retries;
         options.validate = config.dnssec;
         options.cache_size = config.cache_size;
+        options.max_active_requests = MAX_REQUESTS;
         options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
         options.positive_max_ttl = Some(MAX_TTL);
         options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
+        if let Some(anchors) = anchors {
+            builder = builder.with_trust_anchor(anchors);
+        }
         let resolver = builder.build().map_err(|error| Error::Setup(error.as_metrics_label()))?;
         Ok(System { resolver, dnssec: config.dnssec, limit: config.timeout.saturating_mul(MAX_TIMEOUTS) })
     }
@@ -186,10 +206,7 @@ impl Resolver for System {
     async fn txt(&self, text_name: &str) -> Result<Vec<String>, Error> {
         let found = self.lookup(name(text_name)?, RecordType::TXT).await.map_err(|error| failure(&error))?;
         let texts = found.answers().iter().filter_map(|record| match &record.data {
-            RData::TXT(txt) => {
-                let bytes = txt.txt_data.concat();
-                (bytes.len() <= MAX_TEXT_BYTES).then(|| String::from_utf8_lossy(&bytes).into_owned())
-            }
+            RData::TXT(txt) => read_text(txt),
             _ => None,
         });
         let texts: Vec<String> = texts.take(MAX_TEXTS).collect();
@@ -216,6 +233,12 @@ fn name(text: &str) -> Result<Name, Error> {
     let mut name = Name::from_utf8(text).map_err(|_| Error::InvalidName)?;
     name.set_fqdn(true);
     Ok(name)
+}
+
+/// Joins the pieces of a text; `None` where it is too long.
+pub(super) fn read_text(txt: &TXT) -> Option<String> {
+    let bytes = txt.txt_data.concat();
+    (bytes.len() <= MAX_TEXT_BYTES).then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Says what an unsuccessful look-up means. Texts of the library are left behind: they repeat the name.
