@@ -6,6 +6,7 @@
 
 mod check;
 mod keys;
+mod place;
 mod problem;
 mod read;
 mod record;
@@ -27,7 +28,7 @@ use crate::mail::Direction;
 
 pub use problem::{ConfigError, Problem, Problems};
 pub use reference::reference;
-pub use way::{Auth, InvalidListen, Listen, Listener, Route, Target, Way};
+pub use way::{Auth, Listener, Route, Target, Way};
 
 /// The files of TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,8 @@
 //! The protocol of mail, both roles (RFC 5321), as values and state machines: no socket, no clock.
 //!
 //! [`command`] reads what a client says, [`data`] frames the message, [`server`] is a session seen from
-//! the server, [`client`] reads what a server answers, [`proxy`] what a proxy says before all of it.
-//! `ingress` and `relay` put them on sockets.
-//! the server, [`client`] reads what a server answers, [`sasl`] is how a client signs in. `ingress` and
-//! `relay` put them on sockets.
+//! the server, [`client`] reads what a server answers, [`proxy`] what a proxy says before all of it, and
+//! [`sasl`] is how a client signs in. `ingress` and `relay` put them on sockets.
 //!
 //! Two rules hold throughout. CR LF is the only line end, so what this side takes for the end of a message
 //! is what every other side takes for it (SMTP smuggling); and any way to cut the input into pieces gives
