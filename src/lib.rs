@@ -52,6 +52,7 @@ pub mod policy;
 
 // seams: what may be had from elsewhere
 pub mod store;
+pub mod dns;
 
 // state
 pub mod accounts;

@@ -10,6 +10,7 @@
 mod connection;
 mod maildir;
 mod smtp;
+pub mod tls;
 
 use std::fmt;
 use std::io;
