@@ -32,11 +32,13 @@ pub enum Counter {
     TlsHandshakes,
     /// Connections that could not be accepted, by direction: out of descriptors, most often.
     AcceptErrors,
+    /// Failures of next hops, by kind.
+    NextHopFailures,
 }
 
 impl Counter {
     /// Every counter.
-    pub const ALL: [Counter; 13] = [
+    pub const ALL: [Counter; 14] = [
         Counter::Connections,
         Counter::ConnectionsRefused,
         Counter::Transactions,
@@ -50,6 +52,7 @@ impl Counter {
         Counter::StateStoresSetAside,
         Counter::TlsHandshakes,
         Counter::AcceptErrors,
+        Counter::NextHopFailures,
     ];
 
     /// Returns the name under which it is exported.
@@ -68,6 +71,7 @@ impl Counter {
             Counter::StateStoresSetAside => "lazaret_state_stores_set_aside_total",
             Counter::TlsHandshakes => "lazaret_tls_handshakes_total",
             Counter::AcceptErrors => "lazaret_accept_errors_total",
+            Counter::NextHopFailures => "lazaret_next_hop_failures_total",
         }
     }
 
@@ -86,6 +90,7 @@ impl Counter {
             Counter::StateStoresSetAside => "State stores set aside because they did not open",
             Counter::TlsHandshakes => "TLS handshakes with clients",
             Counter::AcceptErrors => "Connections that could not be accepted",
+            Counter::NextHopFailures => "Failures of next hops, by kind",
         }
     }
 
@@ -111,12 +116,19 @@ pub enum Gauge {
     ModelLessons,
     /// Releases that wait in the outbox.
     OutboxWaiting,
+    /// Next hops that are set aside after a failure.
+    NextHopsSetAside,
 }
 
 impl Gauge {
     /// Every gauge.
-    pub const ALL: [Gauge; 4] =
-        [Gauge::Sessions, Gauge::BytesInFlight, Gauge::ModelLessons, Gauge::OutboxWaiting];
+    pub const ALL: [Gauge; 5] = [
+        Gauge::Sessions,
+        Gauge::BytesInFlight,
+        Gauge::ModelLessons,
+        Gauge::OutboxWaiting,
+        Gauge::NextHopsSetAside,
+    ];
 
     /// Returns the name under which it is exported.
     pub fn name(self) -> &'static str {
@@ -125,6 +137,7 @@ impl Gauge {
             Gauge::BytesInFlight => "lazaret_bytes_in_flight",
             Gauge::ModelLessons => "lazaret_model_lessons",
             Gauge::OutboxWaiting => "lazaret_outbox_waiting",
+            Gauge::NextHopsSetAside => "lazaret_next_hops_set_aside",
         }
     }
 
@@ -134,6 +147,7 @@ impl Gauge {
             Gauge::BytesInFlight => "Memory that messages in flight hold, in bytes",
             Gauge::ModelLessons => "Lessons in the current model",
             Gauge::OutboxWaiting => "Releases that wait in the outbox",
+            Gauge::NextHopsSetAside => "Next hops set aside after a failure",
         }
     }
 

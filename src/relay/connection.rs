@@ -1,17 +1,22 @@
-//! One connection to a next hop: commands out, replies in, each with a time limit.
+//! One connection to a next hop: bytes out, replies in, each with a time limit.
+//!
+//! Nothing is sent while something that nobody asked for has arrived, so a reply is never taken for that
+//! of a later command; and a failure says exactly whether the end of a message may have been sent.
 
 use std::io::{self, IoSlice};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, timeout};
 
 use crate::mail::Reply;
-use crate::relay::{Config, Error};
+use crate::relay::Error;
+use crate::relay::stream::Stream;
 use crate::smtp::client::{Capabilities, ReplyParser};
-use crate::smtp::data::Encoder;
 
 /// Room for replies in the input buffer, in bytes.
 const READ_BYTES: usize = 4 * 1024;
@@ -20,97 +25,113 @@ const MAX_SLICES: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
     parser: ReplyParser,
+    /// What the last EHLO was answered.
     pub(super) capabilities: Capabilities,
     pub(super) messages: usize,
     pub(super) idle_since: Instant,
-    /// Whether the final dot may be on its way, so that a failure leaves the outcome open.
-    is_past_dot: bool,
+    /// Whether the next hop was shown who the client is, so that it may judge what comes by that.
+    pub(super) is_for_one_client: bool,
+    /// Whether XFORWARD has named a client, which the next transaction must replace.
+    pub(super) has_forwarded: bool,
+    /// Whether TLS has proved that this is the server that was meant.
+    pub(super) is_verified: bool,
+    /// Whether the end of a message may be on its way, so that a failure leaves the outcome open.
+    is_past_end: bool,
 }
 
 impl Connection {
-    /// Connects and says EHLO, or HELO to a server that does not know it.
-    pub(super) async fn open(host: &str, port: u16, config: &Config) -> Result<Self, Error> {
-        let open = async {
-            let stream = TcpStream::connect((host, port)).await.map_err(Error::Connect)?;
-            stream.set_nodelay(true).map_err(Error::Connect)?;
-            let mut connection = Connection {
-                stream,
-                input: BytesMut::new(),
-                parser: ReplyParser::default(),
-                capabilities: Capabilities::default(),
-                messages: 0,
-                idle_since: Instant::now(),
-                is_past_dot: false,
-            };
-            let greeting = connection.read_reply(config.connect_timeout).await?;
-            if greeting.code() != 220 {
-                return Err(Error::Unwilling { code: greeting.code() });
-            }
-            let helo = &config.helo;
-            let mut reply = connection.command(&format!("EHLO {helo}"), config.connect_timeout).await?;
-            if reply.code() == 250 {
-                connection.capabilities = Capabilities::read(&reply);
-            } else if reply.is_permanent() {
-                reply = connection.command(&format!("HELO {helo}"), config.connect_timeout).await?;
-            }
-            if reply.code() == 250 { Ok(connection) } else { Err(Error::Unwilling { code: reply.code() }) }
-        };
-        timeout(config.connect_timeout, open).await.unwrap_or(Err(Error::Timeout { ambiguous: false }))
+    pub(super) fn new(stream: Stream) -> Self {
+        Connection {
+            stream,
+            input: BytesMut::new(),
+            parser: ReplyParser::default(),
+            capabilities: Capabilities::default(),
+            messages: 0,
+            idle_since: Instant::now(),
+            is_for_one_client: false,
+            has_forwarded: false,
+            is_verified: false,
+            is_past_end: false,
+        }
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.stream.is_encrypted()
+    }
+
+    /// Gives the stream back for a TLS handshake, with all that was known of the other side forgotten.
+    ///
+    /// # Errors
+    /// What was sent in clear after the reply to STARTTLS is an attack: it would be read as if it had come
+    /// encrypted (CVE-2021-38371 and its kin). `None` where the stream is not TCP.
+    pub(super) fn into_tcp(mut self) -> Result<Option<TcpStream>, Error> {
+        if !self.is_quiet() {
+            return Err(self.unsolicited());
+        }
+        Ok(match self.stream {
+            Stream::Tcp(stream) => Some(stream),
+            Stream::Tls(_) | Stream::Unix(_) => None,
+        })
     }
 
     /// Whether nothing has arrived since the last reply: a kept connection that the next hop has closed,
     /// or on which it sent what nobody asked for, is not quiet.
     pub(super) fn is_quiet(&mut self) -> bool {
-        self.input.is_empty()
-            && self
-                .stream
-                .try_read_buf(&mut self.input)
-                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        // Unconstrained: a task that has used its turn up would see no input where there is some.
+        self.input.is_empty() && unconstrained(self.stream.read_buf(&mut self.input)).now_or_never().is_none()
     }
 
     /// Sends one command line and reads its reply.
     pub(super) async fn command(&mut self, line: &str, patience: Duration) -> Result<Reply, Error> {
+        self.write(format!("{line}\r\n").as_bytes(), patience).await?;
+        self.read_reply(patience).await
+    }
+
+    /// Sends whole command lines, the replies to which are still to be read.
+    pub(super) async fn write(&mut self, lines: &[u8], patience: Duration) -> Result<(), Error> {
         if !self.is_quiet() {
             // The reply to the next command would be taken from here: a 250 that belongs to nothing.
             return Err(self.unsolicited());
         }
         let write = async {
-            self.stream.write_all(format!("{line}\r\n").as_bytes()).await?;
+            self.stream.write_all(lines).await?;
             self.stream.flush().await
         };
         match timeout(patience, write).await {
-            Ok(written) => written.map_err(|source| self.lost(source))?,
-            Err(_) => return Err(self.too_slow()),
+            Ok(written) => written.map_err(|source| self.lost(source)),
+            Err(_) => Err(self.too_slow()),
         }
-        self.read_reply(patience).await
     }
 
-    /// Sends a message with its dots; the reply is still to be read, unless the next hop refused the
-    /// message before its end: that reply is returned, and the connection is then of no more use.
-    pub(super) async fn send(
+    /// Sends a message, as slices of its wire form with its end in the last one; the reply is still to be
+    /// read, unless the next hop refused the message before its end: that reply is returned, and the
+    /// connection is then of no more use.
+    pub(super) async fn send<'a>(
         &mut self,
-        message: &[Bytes],
+        wire: impl Iterator<Item = &'a [u8]>,
         patience: Duration,
     ) -> Result<Option<Reply>, Error> {
-        let mut encoder = Encoder::new(message).peekable();
+        let mut wire = wire.peekable();
         let mut batch = Vec::with_capacity(MAX_SLICES);
-        while encoder.peek().is_some() {
+        while wire.peek().is_some() {
             batch.clear();
-            batch.extend(encoder.by_ref().take(MAX_SLICES).map(IoSlice::new));
-            let has_dot = encoder.peek().is_none();
-            if has_dot && !self.is_quiet() {
-                // A reply before the final dot cannot be about the message: a 2xx here proves nothing.
+            batch.extend(wire.by_ref().take(MAX_SLICES).map(IoSlice::new));
+            let has_end = wire.peek().is_none();
+            if has_end && !self.is_quiet() {
+                // A reply before the end cannot be about the message: a 2xx here proves nothing.
                 return match self.parser.parse(&mut self.input) {
-                    Ok(Some(reply)) if !reply.is_positive() && reply.code() >= 400 => Ok(Some(reply)),
+                    Ok(Some(reply)) if reply.code() >= 400 => Ok(Some(reply)),
                     Ok(Some(reply)) => Err(self.nonsense(&reply)),
                     Ok(None) => Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
                     Err(source) => Err(Error::Reply { ambiguous: false, source }),
                 };
             }
-            self.is_past_dot = has_dot;
+            // The system takes bytes in order, so that the end is not sent before it has taken the last of
+            // them; TLS may have taken what a failed call does not own up to.
+            self.is_past_end = has_end && self.is_encrypted();
             let mut slices = batch.as_mut_slice();
             while !slices.is_empty() {
                 match timeout(patience, self.stream.write_vectored(slices)).await {
@@ -120,18 +141,23 @@ impl Connection {
                     Err(_) => return Err(self.too_slow()),
                 }
             }
+            self.is_past_end = has_end;
         }
-        Ok(None)
+        match timeout(patience, self.stream.flush()).await {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(source)) => Err(self.lost(source)),
+            Err(_) => Err(self.too_slow()),
+        }
     }
 
-    /// Reads the reply that is due.
+    /// Reads the reply that is due; `patience` is for the whole of it.
     pub(super) async fn read_reply(&mut self, patience: Duration) -> Result<Reply, Error> {
         let read = async {
             loop {
                 match self.parser.parse(&mut self.input) {
                     Ok(Some(reply)) => return Ok(reply),
                     Ok(None) => {}
-                    Err(source) => return Err(Error::Reply { ambiguous: self.is_past_dot, source }),
+                    Err(source) => return Err(Error::Reply { ambiguous: self.is_past_end, source }),
                 }
                 self.input.reserve(READ_BYTES);
                 match self.stream.read_buf(&mut self.input).await {
@@ -149,28 +175,28 @@ impl Connection {
 
     /// The end of data is answered: what fails from here on is no longer about that message.
     pub(super) fn end_message(&mut self) {
-        self.is_past_dot = false;
+        self.is_past_end = false;
         self.messages += 1;
     }
 
     /// Takes an error of a reply that does not fit its command.
     pub(super) fn nonsense(&self, reply: &Reply) -> Error {
-        Error::Nonsense { ambiguous: self.is_past_dot, code: reply.code() }
+        Error::Nonsense { ambiguous: self.is_past_end, code: reply.code() }
     }
 
     fn unsolicited(&mut self) -> Error {
         match self.parser.parse(&mut self.input) {
             Ok(Some(reply)) => self.nonsense(&reply),
             Ok(None) => self.lost(io::ErrorKind::UnexpectedEof.into()),
-            Err(source) => Error::Reply { ambiguous: self.is_past_dot, source },
+            Err(source) => Error::Reply { ambiguous: self.is_past_end, source },
         }
     }
 
     fn lost(&self, source: io::Error) -> Error {
-        Error::Lost { ambiguous: self.is_past_dot, source }
+        Error::Lost { ambiguous: self.is_past_end, source }
     }
 
     fn too_slow(&self) -> Error {
-        Error::Timeout { ambiguous: self.is_past_dot }
+        Error::Timeout { ambiguous: self.is_past_end }
     }
 }

@@ -6,202 +6,39 @@
 //! 2xx to the end of data, or from a file and its folder on disk; all that is unexpected is an [`enum@Error`],
 //! which the client gets as a 4xx. A connection that is not known to be between two transactions is
 //! closed, never used again, and a message is never sent twice.
+//!
+//! Mail takes the first [`Route`] that matches, or the default; of its targets the first that answers.
+//! Another is tried only as long as MAIL has no answer: from then on the next hop's word is the client's.
 
+mod config;
 mod connection;
+mod error;
+mod forward;
+mod health;
 mod maildir;
+mod next_hop;
+mod offers;
+mod open;
+mod pool;
+mod route;
+mod server;
+mod sign_in;
 mod smtp;
+mod stream;
 pub mod tls;
+mod transaction;
 
-use std::fmt;
-use std::io;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use thiserror::Error;
+use crate::mail::{Client, EnhancedCode, Mail, Reply};
+use crate::smtp::server::Offers;
 
-use crate::mail::{Client, EnhancedCode, Mail, Recipient, Reply};
-use crate::smtp::client::ReplyError;
-use crate::smtp::data;
+pub use config::{Config, Credentials, Match, Route, Target};
+pub use error::Error;
+pub use next_hop::{InvalidNextHop, NextHop};
+pub use transaction::Transaction;
 
-/// Where mail goes on to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NextHop {
-    /// A mail server. Written `smtp://host:port`; the port is 25 where none is given.
-    Smtp {
-        /// A name or an address; an IPv6 address without its brackets.
-        host: String,
-        /// The TCP port.
-        port: u16,
-    },
-    /// A Maildir on this machine. Written `maildir:PATH`.
-    Maildir {
-        /// The folder that holds `tmp`, `new` and `cur`.
-        path: PathBuf,
-    },
-}
-
-/// A text that names no next hop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a next hop is written smtp://HOST:PORT or maildir:PATH")]
-pub struct InvalidNextHop;
-
-impl FromStr for NextHop {
-    type Err = InvalidNextHop;
-
-    fn from_str(text: &str) -> Result<Self, InvalidNextHop> {
-        if let Some(path) = text.strip_prefix("maildir:") {
-            let path = PathBuf::from(path);
-            return if path.as_os_str().is_empty() {
-                Err(InvalidNextHop)
-            } else {
-                Ok(NextHop::Maildir { path })
-            };
-        }
-        let rest = text.strip_prefix("smtp://").ok_or(InvalidNextHop)?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = match rest.strip_prefix('[') {
-            Some(bracketed) => bracketed.split_once(']').ok_or(InvalidNextHop)?,
-            None => rest.find(':').and_then(|at| rest.split_at_checked(at)).unwrap_or((rest, "")),
-        };
-        let port = match port.strip_prefix(':') {
-            Some(port) => port.parse().map_err(|_| InvalidNextHop)?,
-            None if port.is_empty() => 25,
-            None => return Err(InvalidNextHop),
-        };
-        let is_host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-        if host.is_empty() || port == 0 || !host.chars().all(is_host) {
-            return Err(InvalidNextHop);
-        }
-        Ok(NextHop::Smtp { host: host.to_owned(), port })
-    }
-}
-
-impl fmt::Display for NextHop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NextHop::Smtp { host, port } if host.contains(':') => write!(f, "smtp://[{host}]:{port}"),
-            NextHop::Smtp { host, port } => write!(f, "smtp://{host}:{port}"),
-            NextHop::Maildir { path } => write!(f, "maildir:{}", path.display()),
-        }
-    }
-}
-
-/// How the next hop is used.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Where mail goes on to.
-    pub next_hop: NextHop,
-    /// The name that we give in EHLO.
-    pub helo: String,
-    /// Time to resolve, connect and be greeted, EHLO included.
-    pub connect_timeout: Duration,
-    /// Time for the reply to a command, and for the next hop to take a part of a message.
-    pub command_timeout: Duration,
-    /// Time for the reply to the end of data. Below the ten minutes that clients wait for ours.
-    pub data_timeout: Duration,
-    /// Connections that are kept open between transactions.
-    pub max_idle: usize,
-    /// How long a connection is kept.
-    pub idle_timeout: Duration,
-    /// Messages sent over one connection.
-    pub max_messages: usize,
-}
-
-impl Config {
-    /// Returns the defaults for a next hop and a name of our own.
-    pub fn new(next_hop: NextHop, helo: impl Into<String>) -> Self {
-        Config {
-            next_hop,
-            helo: helo.into(),
-            connect_timeout: Duration::from_secs(20),
-            command_timeout: Duration::from_secs(120),
-            data_timeout: Duration::from_secs(300),
-            max_idle: 32,
-            idle_timeout: Duration::from_secs(30),
-            max_messages: 100,
-        }
-    }
-}
-
-/// Why the next hop has not answered. None of these is a refusal of the mail: the client tries again.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// It cannot be reached.
-    #[error("connecting to the next hop")]
-    Connect(#[source] io::Error),
-    /// It did not answer or take the message in time.
-    #[error("the next hop is too slow")]
-    Timeout {
-        /// Whether the final dot may have been sent.
-        ambiguous: bool,
-    },
-    /// The connection failed or was closed.
-    #[error("the connection to the next hop is lost")]
-    Lost {
-        /// Whether the final dot may have been sent.
-        ambiguous: bool,
-        /// What the system said; an unexpected end of file when the next hop closed.
-        #[source]
-        source: io::Error,
-    },
-    /// It sent what is no reply.
-    #[error("the next hop sends no replies that can be read")]
-    Reply {
-        /// Whether the final dot may have been sent.
-        ambiguous: bool,
-        /// What is wrong with it.
-        #[source]
-        source: ReplyError,
-    },
-    /// It sent a reply that does not belong to the command, or one that nobody asked for.
-    #[error("the next hop answers with a code that does not fit")]
-    Nonsense {
-        /// Whether the final dot may have been sent.
-        ambiguous: bool,
-        /// The code.
-        code: u16,
-    },
-    /// It does not take mail now: its greeting or its reply to EHLO and HELO says so.
-    #[error("the next hop takes no mail")]
-    Unwilling {
-        /// The code.
-        code: u16,
-    },
-    /// The transaction has failed before; it can only be dropped.
-    #[error("the transaction with the next hop has failed before")]
-    Failed,
-    /// The message has a bare CR or LF, which this side never sends. A fault of this program.
-    #[error("the message to send has a line end other than CR LF")]
-    LineEnd,
-    /// The Maildir cannot be written.
-    #[error("writing to the Maildir")]
-    Maildir {
-        /// Whether the message may be there nevertheless.
-        ambiguous: bool,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl Error {
-    /// Whether the next hop may hold the message all the same: the final dot may have been sent, and the
-    /// reply to it was lost (RFC 1047). Trying again may then deliver the message twice; that is the
-    /// client's to decide, by its own retry.
-    pub fn is_ambiguous(&self) -> bool {
-        match self {
-            Error::Timeout { ambiguous }
-            | Error::Lost { ambiguous, .. }
-            | Error::Reply { ambiguous, .. }
-            | Error::Nonsense { ambiguous, .. }
-            | Error::Maildir { ambiguous, .. } => *ambiguous,
-            Error::Connect(_) | Error::Unwilling { .. } | Error::Failed | Error::LineEnd => false,
-        }
-    }
-}
+use route::{Hop, Routes};
 
 /// Proof that the next hop holds the message durably. Only its own 2xx to the end of data, or the disk's
 /// word for file and folder, makes one.
@@ -237,101 +74,74 @@ pub enum Outcome {
     Failed(Arc<Error>),
 }
 
-/// The way to the next hop. Cloning shares its kept connections.
+/// What became of a client's name and password.
+#[derive(Debug)]
+pub enum SignedIn {
+    /// The next hop took them, with this reply. The way is that client's alone: all that goes over it goes
+    /// over connections on which it has signed in.
+    Accepted(Relay, Reply),
+    /// The next hop refused them, with this reply of 4xx or 5xx.
+    Refused(Reply),
+}
+
+/// The way to the next hops. Cloning shares its kept connections.
 #[derive(Debug, Clone)]
 pub struct Relay {
-    transport: Transport,
-}
-
-#[derive(Debug, Clone)]
-enum Transport {
-    Smtp(Arc<smtp::Pool>),
-    Maildir(Arc<maildir::Maildir>),
-}
-
-/// An open transaction with the next hop. Dropping it closes its connection.
-#[derive(Debug)]
-pub struct Transaction {
-    inner: Inner,
-    /// Accepted recipients.
-    recipients: usize,
-}
-
-#[derive(Debug)]
-enum Inner {
-    Smtp(smtp::Transaction),
-    Maildir(maildir::Delivery),
+    routes: Arc<Routes>,
 }
 
 impl Relay {
-    /// Makes the way to a next hop; nothing is opened before the first transaction.
+    /// Makes the way to the next hops; nothing is opened before it is needed.
     pub fn new(config: Config) -> Self {
-        let transport = match config.next_hop.clone() {
-            NextHop::Smtp { host, port } => Transport::Smtp(Arc::new(smtp::Pool::new(config, host, port))),
-            NextHop::Maildir { path } => Transport::Maildir(Arc::new(maildir::Maildir::new(path))),
-        };
-        Relay { transport }
+        Relay { routes: Arc::new(Routes::new(config)) }
     }
 
-    /// Connects, or takes a kept connection, and sends MAIL.
+    /// Begins a transaction. Where all recipients would take one route, whoever they are, a connection is
+    /// opened or a kept one taken, and the reply is that of the next hop to MAIL; else the sender is
+    /// accepted, and MAIL is sent to each next hop before its first recipient.
     ///
-    /// A kept connection that turns out to be dead is replaced once.
+    /// A kept connection that turns out to be dead is replaced once. A next hop that is out of reach is
+    /// replaced by the next of its route. `client` is named to those that offer XFORWARD.
     ///
     /// # Errors
-    /// [`enum@Error`] when the next hop cannot be asked.
-    pub async fn begin(&self, _client: Option<&Client>, mail: &Mail) -> Result<Begun, Error> {
-        match &self.transport {
-            Transport::Smtp(pool) => pool.begin(mail).await,
-            Transport::Maildir(maildir) => {
-                let inner = Inner::Maildir(maildir::Delivery::new(Arc::clone(maildir), mail));
-                Ok(Begun::Ready(
-                    Transaction { inner, recipients: 0 },
-                    Reply::new(250, EnhancedCode(2, 1, 0), "Ok"),
-                ))
+    /// [`enum@Error`] when no next hop can be asked; that of the last one tried.
+    pub async fn begin(&self, client: Option<&Client>, mail: &Mail) -> Result<Begun, Error> {
+        Transaction::begin(&self.routes, client, mail).await
+    }
+
+    /// Returns what may be offered to a client: what every next hop that is in reach offers, whatever its
+    /// route, and the smallest SIZE. What they offered is remembered for some minutes; nothing is offered
+    /// when none is in reach. Mechanisms are not among it: who signs in where is not for this side to say.
+    pub async fn offers(&self) -> Offers {
+        offers::offers(self.routes.hops()).await
+    }
+
+    /// Passes a client's name and password on to the next hop's AUTH, over TLS alone. It is the next hop of
+    /// the account's route, or of the default one; routes by sender and recipient do not count.
+    ///
+    /// # Errors
+    /// [`Error::NotEncrypted`] where there is no TLS, [`Error::SignIn`] where there is no mechanism that we
+    /// know, [`Error::NoTarget`] where there is no server; else what befell the connection to the last one.
+    pub async fn sign_in(&self, login: &str, password: &str) -> Result<SignedIn, Error> {
+        let Some(credentials) = Credentials::new(login, password) else {
+            let text = "The name or the password is malformed";
+            return Ok(SignedIn::Refused(Reply::new(535, EnhancedCode(5, 7, 8), text)));
+        };
+        let routes = Arc::new(self.routes.for_client(&credentials));
+        let group = routes.group(0).ok_or(Error::NoTarget)?;
+        let mut attempts = group.attempts();
+        let mut last = Error::NoTarget;
+        while let Some(hop) = attempts.next(group) {
+            let Hop::Server(server) = hop else { continue };
+            match server.sign_in(&credentials).await {
+                Ok(reply) if reply.is_positive() => {
+                    return Ok(SignedIn::Accepted(Relay { routes: Arc::clone(&routes) }, reply));
+                }
+                Ok(reply) => return Ok(SignedIn::Refused(smtp::temporary(reply))),
+                Err(error) => last = error,
             }
         }
-    }
-}
-
-impl Transaction {
-    /// Sends RCPT; the reply is the client's.
-    ///
-    /// # Errors
-    /// [`enum@Error`] when there is no reply. The transaction is then of no more use.
-    pub async fn rcpt(&mut self, to: &Recipient) -> Result<Reply, Error> {
-        let reply = match &mut self.inner {
-            Inner::Smtp(transaction) => transaction.rcpt(&to.address).await?,
-            Inner::Maildir(delivery) => delivery.rcpt(&to.address),
-        };
-        self.recipients += usize::from(reply.is_positive());
-        Ok(reply)
-    }
-
-    /// Sends a message, given in parts: lines end with CR LF, dots are as they are.
-    ///
-    /// Returns an outcome for each accepted recipient, in their order.
-    pub async fn data(self, message: &[Bytes]) -> Vec<Outcome> {
-        let recipients = self.recipients;
-        let outcome = self.send(message).await.unwrap_or_else(|error| Outcome::Failed(Arc::new(error)));
-        vec![outcome; recipients]
-    }
-
-    async fn send(self, message: &[Bytes]) -> Result<Outcome, Error> {
-        if !data::is_crlf_only(message) {
-            return Err(Error::LineEnd);
-        }
-        match self.inner {
-            Inner::Smtp(transaction) => transaction.data(message).await,
-            Inner::Maildir(delivery) => delivery.data(message).await,
-        }
-    }
-
-    /// Ends the transaction without a message. The connection is kept if the next hop answers RSET well.
-    pub async fn abandon(self) {
-        match self.inner {
-            Inner::Smtp(transaction) => transaction.abandon().await,
-            Inner::Maildir(_) => {}
-        }
+        Err(last)
     }
 }
 

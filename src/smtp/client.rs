@@ -137,6 +137,47 @@ pub struct Capabilities {
     pub smtputf8: bool,
     /// PIPELINING (RFC 2920).
     pub pipelining: bool,
+    /// CHUNKING (RFC 3030).
+    pub chunking: bool,
+    /// BINARYMIME (RFC 3030).
+    pub binary_mime: bool,
+    /// DSN (RFC 3461).
+    pub dsn: bool,
+    /// STARTTLS (RFC 3207).
+    pub start_tls: bool,
+    /// REQUIRETLS (RFC 8689).
+    pub require_tls: bool,
+    /// PRDR (draft-hall-prdr).
+    pub prdr: bool,
+    /// AUTH PLAIN (RFC 4954, RFC 4616).
+    pub auth_plain: bool,
+    /// AUTH LOGIN (draft-murchison-sasl-login).
+    pub auth_login: bool,
+    /// XFORWARD, with the attributes that it takes (Postfix, XFORWARD_README).
+    pub xforward: Attributes,
+    /// XCLIENT, with the attributes that it takes (Postfix, XCLIENT_README).
+    pub xclient: Attributes,
+}
+
+/// The attributes of a client that XFORWARD or XCLIENT takes. None at all: it is not offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Attributes {
+    /// NAME, the host name.
+    pub name: bool,
+    /// ADDR, the IP address.
+    pub address: bool,
+    /// PORT, the TCP port.
+    pub port: bool,
+    /// PROTO, the protocol.
+    pub protocol: bool,
+    /// HELO, the argument of the greeting.
+    pub helo: bool,
+    /// IDENT, the message's name in the log of who forwards it.
+    pub ident: bool,
+    /// SOURCE, whether the message comes from the forwarding host itself.
+    pub source: bool,
+    /// LOGIN, the name under which the client has signed in.
+    pub login: bool,
 }
 
 impl Capabilities {
@@ -153,10 +194,44 @@ impl Capabilities {
                 "8BITMIME" => capabilities.eight_bit_mime = true,
                 "SMTPUTF8" => capabilities.smtputf8 = true,
                 "PIPELINING" => capabilities.pipelining = true,
+                "CHUNKING" => capabilities.chunking = true,
+                "BINARYMIME" => capabilities.binary_mime = true,
+                "DSN" => capabilities.dsn = true,
+                "STARTTLS" => capabilities.start_tls = true,
+                "REQUIRETLS" => capabilities.require_tls = true,
+                "PRDR" => capabilities.prdr = true,
+                "AUTH" => {
+                    for mechanism in words {
+                        capabilities.auth_plain |= mechanism.eq_ignore_ascii_case("PLAIN");
+                        capabilities.auth_login |= mechanism.eq_ignore_ascii_case("LOGIN");
+                    }
+                }
+                "XFORWARD" => capabilities.xforward = Attributes::read(words),
+                "XCLIENT" => capabilities.xclient = Attributes::read(words),
                 _ => {}
             }
         }
         capabilities
+    }
+}
+
+impl Attributes {
+    fn read<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let mut attributes = Attributes::default();
+        for name in names {
+            match name.to_ascii_uppercase().as_str() {
+                "NAME" => attributes.name = true,
+                "ADDR" => attributes.address = true,
+                "PORT" => attributes.port = true,
+                "PROTO" => attributes.protocol = true,
+                "HELO" => attributes.helo = true,
+                "IDENT" => attributes.ident = true,
+                "SOURCE" => attributes.source = true,
+                "LOGIN" => attributes.login = true,
+                _ => {}
+            }
+        }
+        attributes
     }
 }
 
@@ -213,9 +288,40 @@ mod tests {
 
     #[test]
     fn capabilities_are_read_from_all_lines_but_the_first() {
-        let reply = Reply::plain(250, ["SMTPUTF8", "size 1000", "8BITMIME", "AUTH PLAIN", "PIPELINING"]);
-        let expected =
-            Capabilities { size: Some(1000), eight_bit_mime: true, smtputf8: false, pipelining: true };
+        let reply = Reply::plain(250, ["SMTPUTF8", "size 1000", "8BITMIME", "auth=PLAIN", "PIPELINING"]);
+        let expected = Capabilities {
+            size: Some(1000),
+            eight_bit_mime: true,
+            pipelining: true,
+            ..Capabilities::default()
+        };
+        assert_eq!(Capabilities::read(&reply), expected);
+        let lines =
+            ["DSN", "CHUNKING", "BINARYMIME", "DSN", "STARTTLS", "REQUIRETLS", "PRDR", "AUTH LOGIN plain"];
+        let xforward = "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE COLOUR";
+        let reply = Reply::plain(250, lines.into_iter().chain([xforward, "XCLIENT addr LOGIN"]));
+        let expected = Capabilities {
+            chunking: true,
+            binary_mime: true,
+            dsn: true,
+            start_tls: true,
+            require_tls: true,
+            prdr: true,
+            auth_plain: true,
+            auth_login: true,
+            xforward: Attributes {
+                name: true,
+                address: true,
+                port: true,
+                protocol: true,
+                helo: true,
+                ident: true,
+                source: true,
+                login: false,
+            },
+            xclient: Attributes { address: true, login: true, ..Attributes::default() },
+            ..Capabilities::default()
+        };
         assert_eq!(Capabilities::read(&reply), expected);
         assert_eq!(Capabilities::read(&Reply::plain(250, ["a", "SIZE"])).size, Some(0));
         assert_eq!(Capabilities::read(&Reply::plain(250, ["a", "SIZE 99999999999999999999"])).size, Some(0));
