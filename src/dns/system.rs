@@ -34,6 +34,9 @@ const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(15 * 60);
 /// One question may take this many times [`Config::timeout`]: retries, aliases and signatures included.
 const MAX_TIMEOUTS: u32 = 4;
 
+/// Questions under way over one TCP connection; the next ones are a temporary failure.
+const MAX_REQUESTS: usize = 256;
+
 /// How names are looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -107,6 +110,7 @@ impl System {
         options.attempts = config.retries;
         options.validate = config.dnssec;
         options.cache_size = config.cache_size;
+        options.max_active_requests = MAX_REQUESTS;
         options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
         options.positive_max_ttl = Some(MAX_TTL);
         options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);

@@ -1,4 +1,4 @@
-//! How next hops are used: routes, targets, time limits.
+//! How next hops are used: routes, targets, time limits. Passwords are wiped from memory and never printed.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,12 +7,16 @@ use zeroize::Zeroizing;
 
 use crate::mail::Domain;
 use crate::relay::NextHop;
+use crate::relay::tls::{Connector, TlsPolicy};
 
 /// How next hops are used.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The name that we give in EHLO.
     pub helo: String,
+    /// What makes TLS connections and looks domains up. Without it there is neither: what must be encrypted
+    /// and what is a domain is out of reach.
+    pub connector: Option<Connector>,
     /// Where certain mail goes, the first that matches.
     pub routes: Vec<Route>,
     /// Where all other mail goes.
@@ -40,6 +44,7 @@ impl Config {
     pub fn new(next_hop: NextHop, helo: impl Into<String>) -> Self {
         Config {
             helo: helo.into(),
+            connector: None,
             routes: Vec::new(),
             targets: vec![Target::new(next_hop)],
             connect_timeout: Duration::from_secs(20),
@@ -82,6 +87,8 @@ pub struct Target {
     pub priority: u16,
     /// The share of the mail among those of one priority; zero counts as one.
     pub weight: u16,
+    /// What its connections must be.
+    pub tls: TlsPolicy,
     /// With what we sign in there, over TLS alone.
     pub auth: Option<Credentials>,
     /// Whether it is told with XCLIENT, where it offers that, to treat us as the client.
@@ -91,7 +98,7 @@ pub struct Target {
 impl Target {
     /// Returns the defaults for a next hop.
     pub fn new(next_hop: NextHop) -> Self {
-        Target { next_hop, priority: 10, weight: 1, auth: None, xclient: false }
+        Target { next_hop, priority: 10, weight: 1, tls: TlsPolicy::default(), auth: None, xclient: false }
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, timeout};
 
@@ -62,19 +61,13 @@ impl Connection {
         self.stream.is_encrypted()
     }
 
-    /// Gives the stream back for a TLS handshake, with all that was known of the other side forgotten.
+    /// Gives the stream up for a TLS handshake; all that was known of the other side is forgotten.
     ///
     /// # Errors
-    /// What was sent in clear after the reply to STARTTLS is an attack: it would be read as if it had come
-    /// encrypted (CVE-2021-38371 and its kin). `None` where the stream is not TCP.
-    pub(super) fn into_tcp(mut self) -> Result<Option<TcpStream>, Error> {
-        if !self.is_quiet() {
-            return Err(self.unsolicited());
-        }
-        Ok(match self.stream {
-            Stream::Tcp(stream) => Some(stream),
-            Stream::Tls(_) | Stream::Unix(_) => None,
-        })
+    /// [`Error::Injected`] where something came in clear after the reply to STARTTLS: read later, it would
+    /// pass for what the server says under TLS (CVE-2021-38371 and its kin).
+    pub(super) fn into_stream(mut self) -> Result<Stream, Error> {
+        if self.is_quiet() || self.input.is_empty() { Ok(self.stream) } else { Err(Error::Injected) }
     }
 
     /// Whether nothing has arrived since the last reply: a kept connection that the next hop has closed,

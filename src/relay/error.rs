@@ -4,6 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::dns;
+use crate::relay::tls;
 use crate::smtp::client::ReplyError;
 
 /// Why the next hop has not answered. None of these is a refusal of the mail: the client tries again.
@@ -12,9 +14,25 @@ pub enum Error {
     /// No next hop is configured for this mail.
     #[error("no next hop is configured for this mail")]
     NoTarget,
+    /// The servers of the domain cannot be looked up.
+    #[error("looking up the servers of the next hop")]
+    Lookup(#[source] dns::Error),
+    /// The domain says that it takes no mail (RFC 7505). It is one that the configuration names, so that
+    /// this is a mistake to be put right, and no reason to refuse mail for good.
+    #[error("the domain of the next hop takes no mail")]
+    NullMx,
     /// It cannot be reached.
     #[error("connecting to the next hop")]
     Connect(#[source] io::Error),
+    /// There is no TLS as it is required.
+    #[error("securing the connection to the next hop")]
+    Tls(#[source] tls::Error),
+    /// TLS or a password is to be used, and the next hop does not offer TLS.
+    #[error("the connection to the next hop would not be encrypted")]
+    NotEncrypted,
+    /// Something came in clear after the reply to STARTTLS, to be taken for what the server says under TLS.
+    #[error("somebody has put words into the mouth of the next hop, before TLS")]
+    Injected,
     /// It did not answer or take the message in time.
     #[error("the next hop is too slow")]
     Timeout {
@@ -59,9 +77,6 @@ pub enum Error {
         /// The code; 504 where no mechanism is offered that we know.
         code: u16,
     },
-    /// A password would have to go over a connection that is not encrypted.
-    #[error("the connection to the next hop is not encrypted, so nobody signs in over it")]
-    NotEncrypted,
     /// The transaction has failed before; it can only be dropped.
     #[error("the transaction with the next hop has failed before")]
     Failed,
@@ -91,7 +106,11 @@ impl Error {
             | Error::Nonsense { ambiguous, .. }
             | Error::Maildir { ambiguous, .. } => *ambiguous,
             Error::NoTarget
+            | Error::Lookup(_)
+            | Error::NullMx
             | Error::Connect(_)
+            | Error::Tls(_)
+            | Error::Injected
             | Error::Unwilling { .. }
             | Error::SignIn { .. }
             | Error::NotEncrypted
@@ -104,7 +123,11 @@ impl Error {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Error::NoTarget => "no_target",
+            Error::Lookup(_) => "lookup",
+            Error::NullMx => "null_mx",
             Error::Connect(_) => "connect",
+            Error::Tls(_) => "tls",
+            Error::Injected => "injected",
             Error::Timeout { .. } => "timeout",
             Error::Lost { .. } => "lost",
             Error::Reply { .. } => "reply",

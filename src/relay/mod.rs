@@ -12,6 +12,7 @@
 
 mod config;
 mod connection;
+mod endpoint;
 mod error;
 mod forward;
 mod health;

@@ -8,10 +8,10 @@ use tokio::time::{Instant, timeout};
 use crate::mail::{Client, Mail, Reply};
 use crate::metrics::Counter;
 use crate::relay::connection::Connection;
+use crate::relay::endpoint::FailedExchanges;
 use crate::relay::forward;
 use crate::relay::health::Health;
 use crate::relay::pool::Pool;
-use crate::relay::sign_in::authenticate;
 use crate::relay::smtp::{self, Started, Transaction};
 use crate::relay::{Config, Credentials, Error, Target};
 use crate::smtp::client::Capabilities;
@@ -29,6 +29,8 @@ pub(super) struct Server {
     pub(super) pool: Pool,
     /// What all know of it, whoever is signed in.
     shared: Arc<Shared>,
+    /// Exchanges of its domain that have failed a short while ago.
+    pub(super) failed_exchanges: FailedExchanges,
     /// What a client signs in with; its connections are in a pool of its own.
     client_credentials: Option<Credentials>,
 }
@@ -53,7 +55,14 @@ pub(super) struct Learned {
 impl Server {
     pub(super) fn new(target: Target, config: Arc<Config>) -> Self {
         let pool = Pool::new(config.max_idle, config.idle_timeout, config.max_messages);
-        Server { target, config, pool, shared: Arc::default(), client_credentials: None }
+        Server {
+            target,
+            config,
+            pool,
+            shared: Arc::default(),
+            failed_exchanges: FailedExchanges::default(),
+            client_credentials: None,
+        }
     }
 
     /// Returns the same server for a client alone, who has signed in with its own credentials.
@@ -63,6 +72,7 @@ impl Server {
             config: Arc::clone(&self.config),
             pool: Pool::new(1, self.config.idle_timeout, self.config.max_messages),
             shared: Arc::clone(&self.shared),
+            failed_exchanges: FailedExchanges::default(),
             client_credentials: Some(credentials),
         }
     }
@@ -102,22 +112,15 @@ impl Server {
 
     /// Opens a connection and signs in; returns the reply to that, and keeps the connection if it is 235.
     pub(super) async fn sign_in(&self, credentials: &Credentials) -> Result<Reply, Error> {
-        let patience = self.config.connect_timeout;
-        let signing_in = async {
-            let mut connection = self.reach(None).await?;
-            let reply = authenticate(&mut connection, credentials, patience).await?;
-            Ok((connection, reply))
-        };
-        let signed_in =
-            timeout(patience, signing_in).await.unwrap_or(Err(Error::Timeout { ambiguous: false }));
-        match signed_in {
-            Ok((connection, reply)) => {
+        match self.open_with(None, Some(credentials)).await {
+            Ok((connection, Some(reply))) => {
                 self.health().succeeded();
                 if reply.code() == 235 {
                     self.pool.keep(connection);
                 }
                 Ok(reply)
             }
+            Ok((_, None)) => Err(Error::NotEncrypted),
             Err(error) => {
                 self.note_error(&error);
                 Err(error)

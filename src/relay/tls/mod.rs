@@ -160,6 +160,11 @@ impl Connector {
         Ok(Connector { provider, roots, resolver, policies, any, by_name })
     }
 
+    /// Returns whom it asks for names.
+    pub(super) fn resolver(&self) -> &dyn Resolver {
+        self.resolver.as_ref()
+    }
+
     /// Says what a connection to a host must be; what is published is looked up here, and kept for a while.
     ///
     /// `domain` is the mail domain that the host is an exchange of; `None` where the configuration names the host.
