@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{Folder, now, open_quarantine, rules, scan_config};
+use super::build::{open_quarantine, rules, scan_config};
+use super::{Folder, now};
 use crate::config::Config;
 use crate::gateway::Review;
 use crate::learn::{FeatureKey, Label};

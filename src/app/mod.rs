@@ -1,69 +1,66 @@
-//! The whole life of the gateway on one page: build, report addresses, run, drain.
+//! The whole life of the gateway on one page: build, report addresses, run, change, drain.
 //!
-//! Everything is opened and bound before anything runs, so a start that fails has changed nothing. The
-//! modules get their own typed configuration here and know nothing of the file.
+//! Everything is opened and bound before anything runs, so a start that fails has changed nothing; the same
+//! holds for a new configuration. The modules get their own typed configuration here and know nothing of
+//! the file.
 
+mod build;
 mod desk;
 mod folder;
 mod journal;
+mod listeners;
+mod task;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use arc_swap::ArcSwap;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use url::Url;
 
 pub use desk::{Desk, desk, scanner};
 pub use folder::{Folder, FolderError, Lock, maildir};
 
 use crate::accounts::{self, Accounts};
-use crate::config::{Config, Listen};
-use crate::digest::{self, Notice, Outgoing};
-use crate::gateway::{Access, Authority, Clients, Clock, Gateway, Outbox, Review, Sender, SignIns};
-use crate::ingress;
+use crate::config::Config;
+use crate::gateway::{Clock, Review, Sender};
+use crate::ingress::{self, Inherited, ListenAddress};
 use crate::learn::FeatureKey;
-use crate::mail::{Address, Direction, Mail};
-use crate::metrics::{self, Counter};
+use crate::mail::{Address, Direction};
 use crate::privacy::{PseudonymKey, error_chain};
-use crate::quarantine::{self, Quarantine};
-use crate::relay::{self, NextHop, Relay};
-use crate::rules::{RuleSet, Source};
-use crate::scan::{self, Learned, Rules, Scanner};
+use crate::quarantine::Quarantine;
+use crate::scan::Learned;
 use crate::store::{Sled, State};
 use crate::web;
 
-/// How often retention looks for what has expired, and for bodies without a record.
-const PURGE_EVERY: Duration = Duration::from_secs(600);
-const SWEEP_EVERY: Duration = Duration::from_secs(86_400);
-/// How long the release under way may take to end; cut off, it would be sent again by the next start.
-const OUTBOX_GRACE: Duration = Duration::from_secs(30);
+use build::{Built, Stores, open_quarantine};
+use listeners::Listeners;
+use task::{Deliveries, report_panic};
+
 /// How long the web server may take to end its requests.
 const WEB_GRACE: Duration = Duration::from_secs(5);
 
 /// A running gateway.
 pub struct App {
-    /// Where mail from the world comes in.
-    pub inbound: SocketAddr,
-    /// Where mail to the world comes in.
-    pub outbound: SocketAddr,
     /// Where the review pages are.
     pub web: SocketAddr,
     /// The one-time link for the administrator, until there is a password.
     pub administrator_link: Option<String>,
-    learned: Learned,
+    config: Config,
+    stores: Stores,
     quarantine: Quarantine,
+    listeners: Listeners,
+    deliveries: Deliveries,
+    /// Sends what we write ourselves.
+    notices: Arc<ArcSwap<Sender>>,
     stop: watch::Sender<bool>,
-    listeners: Vec<JoinHandle<()>>,
-    outbox: JoinHandle<()>,
     retention: JoinHandle<()>,
     follower: JoinHandle<()>,
     web_server: JoinHandle<()>,
@@ -71,15 +68,14 @@ pub struct App {
 }
 
 impl App {
-    /// Builds everything, binds every listener, and starts.
+    /// Builds everything, binds every listener or takes the socket that was handed over for it, and starts.
     ///
     /// # Errors
     /// What could not be opened or bound, with its cause; nothing runs then.
-    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+    pub async fn start(config: &Config, inherited: Inherited) -> anyhow::Result<Self> {
         // First, so that what opening the stores counts is not lost.
-        install_metrics();
+        task::install_metrics();
         let (folder, lock) = Folder::open_to_serve(&config.data_dir).await?;
-        let clock: Clock = Arc::new(now);
         let quarantine = open_quarantine(config, &folder).await?;
         let recovered = quarantine.recover(now()).await?;
         if recovered.withdrawn > 0 {
@@ -89,68 +85,42 @@ impl App {
                 "withdrew what an earlier run had not finished; nobody was told that it is kept"
             );
         }
-        let state = open_state(folder.state()).await?;
-        let learned = Learned::open(&folder.records, state, FeatureKey::new(&folder.key)).await?;
-        let scanner = Scanner::new(scan_config(config), rules(config.rules_dir.as_deref())?, learned.clone());
-        let accounts = Accounts::new(folder.records.clone(), &folder.key, accounts::Config::default());
-        let journal = journal::open_journal(&folder, &quarantine, Arc::clone(&clock)).await?;
-        let pseudonyms = PseudonymKey::new(&folder.key);
-        let wake = Arc::new(Notify::new());
-        let review =
-            Review { quarantine: quarantine.clone(), learned: learned.clone(), wake: Arc::clone(&wake) };
+        let stores = open_stores(folder, &quarantine).await?;
+        let built = Built::new(config, &stores).await?;
+        let quarantine = built.quarantine.clone();
 
         let web_listener = bind(config.web_listen).await?;
         let web = web_listener.local_addr()?;
         let memory = ingress::Memory::new(config.smtp.max_bytes_in_flight);
-        let (stop, stopped) = watch::channel(false);
-        let mut gateways = Vec::new();
-        let mut senders = Vec::new();
-        for direction in Direction::ALL {
-            let listener =
-                match config.way(direction).all_listeners().into_iter().next().map(|first| first.listen) {
-                    Some(Listen::Address(address)) => bind(address).await?,
-                    Some(listen) => anyhow::bail!("listening on {listen}"),
-                    None => anyhow::bail!("{} has no listener", direction.as_str()),
-                };
-            let address = listener.local_addr()?;
-            let relay = Relay::new(relay_config(config, direction));
-            senders.push(Sender::new(relay.clone()));
-            let gateway = Gateway {
-                direction,
-                hostname: config.hostname.as_str().into(),
-                access: access(config, direction),
-                relay,
-                scanner: scanner.clone(),
-                policy: Arc::new(config.way(direction).policy()?),
-                marking: config.way(direction).marking,
-                quarantine: quarantine.clone(),
-                journal: journal.clone(),
-                unscanned: Vec::new().into(),
-                sign_ins: SignIns { authority: Authority::Nobody, needs_tls: true, pseudonyms: pseudonyms.clone(), clock: Arc::clone(&clock) },
-                pseudonyms: pseudonyms.clone(),
-                clock: Arc::clone(&clock),
-            };
-            gateways.push((address, listener, gateway));
+        let outbox = built.outbox(&stores);
+        let mut listeners = Listeners::new(memory, inherited, built.gateways.clone());
+        let change = listeners.prepare(built.listeners)?;
+        for name in listeners.unused() {
+            tracing::warn!(name, "a socket was handed over that no listener takes: nobody answers there");
         }
-        let [inbound_sender, outbound_sender] =
-            <[Sender; 2]>::try_from(senders).map_err(|_| anyhow::anyhow!("there are two directions"))?;
 
         let public_url = match &config.web_public_url {
             Some(url) => url.clone(),
             None => Url::parse(&format!("http://{web}/")).context("the address of the review pages")?,
         };
-        let administrator_link = if accounts.has_password().await? {
+        let administrator_link = if stores.accounts.has_password().await? {
             None
         } else {
-            let token = accounts.printed_link(now()).await?;
+            let token = stores.accounts.printed_link(now()).await?;
             Some(web::link_url(&public_url, &token))
+        };
+        let notices = Arc::new(ArcSwap::from_pointee(outbox.inbound.clone()));
+        let review = Review {
+            quarantine: quarantine.clone(),
+            learned: stores.learned.clone(),
+            wake: Arc::clone(&stores.wake),
         };
         let router = web::router(web::Parts {
             quarantine: quarantine.clone(),
-            accounts: accounts.clone(),
+            accounts: stores.accounts.clone(),
             review: Arc::new(review),
-            outgoing: Arc::new(notices(inbound_sender.clone())),
-            metrics: Arc::new(render_metrics),
+            outgoing: Arc::new(task::notices(Arc::clone(&notices))),
+            metrics: Arc::new(task::render_metrics),
             now,
             config: web::Config {
                 public_url,
@@ -158,51 +128,41 @@ impl App {
             },
         });
 
-        let mut listeners = Vec::new();
-        let mut addresses = Vec::new();
-        for (address, listener, gateway) in gateways {
-            addresses.push(address);
-            let (_, ingress) = watch::channel(Arc::new(ingress_config(config, gateway.direction)));
-            listeners.push(tokio::spawn(ingress::serve(
-                listener,
-                ingress,
-                memory.clone(),
-                Arc::new(gateway),
-                stopped.clone(),
-            )));
-        }
-        let outbox = Outbox {
-            quarantine: quarantine.clone(),
-            inbound: inbound_sender,
-            outbound: outbound_sender,
-            clock,
-            wake,
-        };
-        let outbox = tokio::spawn(outbox.run(stopped.clone()));
-        let retention = tokio::spawn(purge(quarantine.clone(), accounts));
-        let follower = tokio::spawn(follow(learned.clone(), stopped.clone()));
-        let web_server = tokio::spawn(serve_web(web_listener, router, stopped));
-        let address = |index: usize| addresses.get(index).copied().context("there are two directions");
+        let (stop, stopped) = watch::channel(false);
+        listeners.commit(change, built.gateways);
         Ok(App {
-            inbound: address(0)?,
-            outbound: address(1)?,
             web,
             administrator_link,
-            learned,
+            config: config.clone(),
+            deliveries: Deliveries::start(outbox),
+            retention: tokio::spawn(task::purge(quarantine.clone(), stores.accounts.clone())),
+            follower: tokio::spawn(task::follow(stores.learned.clone(), stopped.clone())),
+            web_server: tokio::spawn(task::serve_web(web_listener, router, stopped)),
+            stores,
             quarantine,
-            stop,
             listeners,
-            outbox,
-            retention,
-            follower,
-            web_server,
+            notices,
+            stop,
             _lock: lock,
+        })
+    }
+
+    /// Returns where a direction is listened on, in the order of the configuration; at least one place.
+    pub fn addresses(&self, direction: Direction) -> Vec<ListenAddress> {
+        self.listeners.addresses(direction).cloned().collect()
+    }
+
+    /// Returns the first TCP address on which a direction is listened on.
+    pub fn address(&self, direction: Direction) -> Option<SocketAddr> {
+        self.listeners.addresses(direction).find_map(|address| match address {
+            ListenAddress::Tcp(address) => Some(*address),
+            _ => None,
         })
     }
 
     /// Returns what has been learned.
     pub fn learned(&self) -> &Learned {
-        &self.learned
+        &self.stores.learned
     }
 
     /// Returns the quarantine.
@@ -210,21 +170,36 @@ impl App {
         &self.quarantine
     }
 
+    /// Takes a new configuration, in one step: connections that come afterwards are treated by it, those
+    /// that are open end with what they began with. Certificates and rules are read again. Listeners that
+    /// it adds are opened, those that it has no longer are closed. Returns the keys that cannot change
+    /// while the gateway runs, and that keep their old values until it is restarted.
+    ///
+    /// # Errors
+    /// What cannot be used, with its cause; nothing has changed then.
+    pub async fn reload(&mut self, mut config: Config) -> anyhow::Result<Vec<&'static str>> {
+        let kept = keep_what_cannot_change(&self.config, &mut config);
+        let built = Built::new(&config, &self.stores).await?;
+        let outbox = built.outbox(&self.stores);
+        let change = self.listeners.prepare(built.listeners)?;
+        self.listeners.commit(change, built.gateways);
+        self.notices.store(Arc::new(outbox.inbound.clone()));
+        self.deliveries.replace(outbox);
+        self.config = config;
+        Ok(kept)
+    }
+
     /// Stops: listeners close, sessions end at their next command boundary, open data phases are answered,
-    /// a release that is under way is finished, and the learned state is written down.
+    /// a release that is under way is finished, and the learned state is written down. Sessions and releases
+    /// have `smtp.shutdown_grace` for that.
     pub async fn drain(self) {
-        if self.stop.send(true).is_err() {
-            tracing::debug!("everything had stopped already");
-        }
-        let outbox_ends = tokio::time::Instant::now() + OUTBOX_GRACE;
-        for listener in self.listeners {
-            report_panic(listener.await);
-        }
+        let deadline = Instant::now() + self.config.smtp.shutdown_grace;
+        self.stop.send_replace(true);
+        self.listeners.drain().await;
         self.retention.abort();
-        let cut_off = self.outbox.abort_handle();
-        match tokio::time::timeout_at(outbox_ends, self.outbox).await {
-            Ok(ended) => report_panic(ended),
-            Err(_) => cut_off.abort(),
+        self.deliveries.drain(deadline).await;
+        if let Err(error) = self.stores.journal.flush().await {
+            tracing::error!(error = error_chain(&error), "the journal could not be written to its end");
         }
         report_panic(self.follower.await);
         match tokio::time::timeout(WEB_GRACE, self.web_server).await {
@@ -240,85 +215,36 @@ pub fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
-/// Returns the next hop of a direction, with the data folder's own Maildir where none is named.
-fn next_hop(config: &Config, direction: Direction) -> NextHop {
-    match config.way(direction).next_hops.first().map(|target| target.to.clone()) {
-        Some(NextHop::Maildir { path }) if !path.as_os_str().is_empty() => NextHop::Maildir { path },
-        None | Some(NextHop::Maildir { .. }) => {
-            NextHop::Maildir { path: maildir(&config.data_dir, direction) }
-        }
-        Some(other) => other,
+/// Puts the old values of what is opened once into a new configuration, and returns the keys.
+fn keep_what_cannot_change(old: &Config, new: &mut Config) -> Vec<&'static str> {
+    fn keep<T: PartialEq + Clone>(old: &T, new: &mut T) -> bool {
+        let differs = old != new;
+        new.clone_from(old);
+        differs
     }
+    let kept = [
+        ("data_dir", keep(&old.data_dir, &mut new.data_dir)),
+        ("mail_from", keep(&old.mail_from, &mut new.mail_from)),
+        ("log", keep(&old.log, &mut new.log)),
+        ("smtp.max_bytes_in_flight", keep(&old.smtp.max_bytes_in_flight, &mut new.smtp.max_bytes_in_flight)),
+        ("web.listen", keep(&old.web_listen, &mut new.web_listen)),
+        ("web.public_url", keep(&old.web_public_url, &mut new.web_public_url)),
+    ];
+    kept.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
 }
 
-fn access(config: &Config, direction: Direction) -> Access {
-    match direction {
-        Direction::Inbound => Access::Domains(config.inbound.domains.clone()),
-        Direction::Outbound => Access::Clients(Clients { networks: config.outbound.networks.clone(), ..Clients::default() }),
-    }
-}
-
-fn relay_config(config: &Config, direction: Direction) -> relay::Config {
-    let mut relay = relay::Config::new(next_hop(config, direction), config.hostname.clone());
-    relay.connect_timeout = config.relay.connect_timeout;
-    relay.command_timeout = config.relay.command_timeout;
-    relay.data_timeout = config.relay.data_timeout;
-    relay.max_idle = config.relay.max_idle;
-    relay
-}
-
-fn ingress_config(config: &Config, direction: Direction) -> ingress::Config {
-    let mut ingress = ingress::Config::new(direction, config.hostname.clone());
-    ingress.limits.message_bytes = config.smtp.max_message_bytes;
-    ingress.limits.recipients = config.smtp.max_recipients;
-    ingress.limits.errors = config.smtp.max_errors;
-    ingress.max_sessions = config.smtp.max_connections;
-    ingress.max_sessions_per_source = config.smtp.max_connections_per_ip;
-    ingress.command_timeout = config.smtp.idle_timeout;
-    ingress.data_timeout = config.smtp.idle_timeout;
-    ingress.session_timeout = config.smtp.session_timeout;
-    ingress
-}
-
-fn scan_config(config: &Config) -> scan::Config {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let concurrency = if config.scan_concurrency == 0 { cores } else { config.scan_concurrency };
-    scan::Config { concurrency, timeout: config.scan_timeout }
-}
-
-/// Opens the quarantine without touching what a gateway may be in the middle of.
-async fn open_quarantine(config: &Config, folder: &Folder) -> anyhow::Result<Quarantine> {
-    let settings =
-        quarantine::Config { retention: config.retention.try_into().context("quarantine.retention")? };
-    Ok(Quarantine::open(folder.records.clone(), folder.bodies.clone(), &folder.key, settings).await?)
-}
-
-/// Compiles the built-in rules and those of a folder. A line that is not understood is reported, and the
-/// others stand.
-fn rules(folder: Option<&Path>) -> anyhow::Result<Rules> {
-    let mut own = Vec::new();
-    if let Some(folder) = folder {
-        let listing = || format!("reading the rules in {}", folder.display());
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(folder).with_context(listing)? {
-            paths.push(entry.with_context(listing)?.path());
-        }
-        paths.sort();
-        for path in paths.iter().filter(|path| path.extension().is_some_and(|e| e == "cf")) {
-            let text = std::fs::read_to_string(path).with_context(listing)?;
-            own.push(Source { name: path.display().to_string(), text });
-        }
-    }
-    let compile = |direction: Direction| {
-        let mut sources = RuleSet::built_in_sources(direction);
-        sources.extend(own.iter().cloned());
-        let (rules, problems) = RuleSet::compile(&sources);
-        for problem in problems {
-            tracing::warn!(%problem, "a rule was left out");
-        }
-        rules
-    };
-    Ok(Rules { inbound: compile(Direction::Inbound), outbound: compile(Direction::Outbound) })
+async fn open_stores(folder: Folder, quarantine: &Quarantine) -> anyhow::Result<Stores> {
+    let state = open_state(folder.state()).await?;
+    let clock: Clock = Arc::new(now);
+    Ok(Stores {
+        learned: Learned::open(&folder.records, state, FeatureKey::new(&folder.key)).await?,
+        accounts: Accounts::new(folder.records.clone(), &folder.key, accounts::Config::default()),
+        pseudonyms: PseudonymKey::new(&folder.key),
+        journal: journal::open_journal(&folder, quarantine, Arc::clone(&clock)).await?,
+        clock,
+        wake: Arc::new(Notify::new()),
+        folder,
+    })
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -330,86 +256,4 @@ async fn open_state(path: PathBuf) -> anyhow::Result<Arc<dyn State>> {
     let opened = tokio::task::spawn_blocking(move || Sled::open(&path, now())).await;
     let (state, _set_aside) = opened.context("opening the state store")??;
     Ok(Arc::new(state))
-}
-
-async fn follow(learned: Learned, mut stopped: watch::Receiver<bool>) {
-    learned.follow(wait_for_stop(&mut stopped)).await;
-}
-
-/// Returns when the gateway is told to stop, or nobody is left who could tell.
-async fn wait_for_stop(stopped: &mut watch::Receiver<bool>) {
-    while !*stopped.borrow_and_update() && stopped.changed().await.is_ok() {}
-}
-
-/// Sends the mail that we write ourselves, from the null reverse-path.
-fn notices(sender: Sender) -> impl Outgoing {
-    move |notice: Notice| -> BoxFuture<'static, Result<(), digest::SendError>> {
-        let sender = sender.clone();
-        Box::pin(async move {
-            sender
-                .send(&Mail::default(), &notice.recipient.into(), &[Bytes::from(notice.bytes)])
-                .await
-                .map_err(Into::into)
-        })
-    }
-}
-
-async fn serve_web(listener: TcpListener, router: axum::Router, mut stopped: watch::Receiver<bool>) {
-    let service = router.into_make_service_with_connect_info::<web::Peer>();
-    let server = axum::serve(web::Bounded::new(listener), service)
-        .with_graceful_shutdown(async move { wait_for_stop(&mut stopped).await });
-    if let Err(error) = server.await {
-        tracing::error!(%error, "the web server ended");
-    }
-}
-
-/// Removes what has expired, now and then.
-async fn purge(quarantine: Quarantine, accounts: Accounts) {
-    let mut swept: Option<tokio::time::Instant> = None;
-    loop {
-        if swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
-            swept = Some(tokio::time::Instant::now());
-            match quarantine.remove_orphans(now()).await {
-                Ok(0) => {}
-                Ok(count) => tracing::info!(count, "removed bodies that no record names"),
-                Err(error) => tracing::error!(error = error_chain(&error), "looking for old bodies failed"),
-            }
-        }
-        match quarantine.purge(now()).await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "retention removed entries"),
-            Err(error) => tracing::error!(error = error_chain(&error), "retention failed"),
-        }
-        if let Err(error) = accounts.purge(now()).await {
-            tracing::error!(error = error_chain(&error), "removing old sessions failed");
-        }
-        tokio::time::sleep(PURGE_EVERY).await;
-    }
-}
-
-fn report_panic(ended: Result<(), tokio::task::JoinError>) {
-    if ended.is_err_and(|error| error.is_panic()) {
-        Counter::Panics.increment(&[("where", "task")]);
-        tracing::error!("a task panicked");
-    }
-}
-
-static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
-
-/// Installs the recorder, once a process.
-fn install_metrics() {
-    if METRICS.get().is_some() {
-        return;
-    }
-    match PrometheusBuilder::new().install_recorder() {
-        Ok(handle) => {
-            METRICS.get_or_init(|| handle);
-            metrics::describe();
-        }
-        Err(error) => tracing::warn!(%error, "metrics are not recorded"),
-    }
-}
-
-fn render_metrics() -> String {
-    METRICS.get().map(PrometheusHandle::render).unwrap_or_default()
 }

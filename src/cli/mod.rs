@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
     let path = arguments.config.as_deref();
     let result = match arguments.command {
         Command::Config(command) => return config::run(&command, path),
-        Command::Serve => load(path).and_then(|config| serve::run(&config)),
+        Command::Serve => serve::run(path),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Scan(arguments) => load(path).and_then(|config| scan::run(&arguments, &config)),
         Command::Learn(arguments) => load(path).and_then(|config| learn::run(&arguments, &config)),

@@ -1,39 +1,122 @@
-//! `lazaret serve`: run the gateway until it is told to stop.
+//! `lazaret serve`: run the gateway until it is told to stop. SIGHUP reads the configuration again, SIGTERM
+//! and SIGINT drain, a second one of these ends at once. systemd hears of each.
 
 use std::panic::PanicHookInfo;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
+use crate::ingress::Inherited;
+use crate::mail::Direction;
 
-pub(super) fn run(config: &Config) -> anyhow::Result<ExitCode> {
+pub(super) fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let config = Config::load(path)?;
     log_to_stderr(&config.log)?;
     std::panic::set_hook(Box::new(log_panic));
-    super::runtime()?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let app = App::start(config).await?;
-        // What a person or a script wants to know first, on standard output; the log goes elsewhere.
-        println!("inbound: {}", app.inbound);
-        println!("outbound: {}", app.outbound);
-        println!("web: {}", app.web);
-        if let Some(link) = &app.administrator_link {
-            println!("administrator: {link}");
+    // Before the runtime has threads: it takes the variables out of the environment.
+    let inherited = Inherited::take();
+    let runtime = super::runtime()?;
+    let is_drained = runtime.block_on(serve(&config, path, inherited))?;
+    if is_drained {
+        return Ok(ExitCode::SUCCESS);
+    }
+    // What still runs is not waited for.
+    runtime.shutdown_background();
+    Ok(ExitCode::FAILURE)
+}
+
+/// Serves to the end; whether everything was drained.
+async fn serve(config: &Config, path: Option<&Path>, inherited: Inherited) -> anyhow::Result<bool> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut app = App::start(config, inherited).await?;
+    // What a person or a script wants to know first, on standard output; the log goes elsewhere.
+    for direction in Direction::ALL {
+        let name = direction.as_str();
+        for (index, address) in app.addresses(direction).iter().enumerate() {
+            let further = if index > 0 { ".listener" } else { "" };
+            println!("{name}{further}: {address}");
         }
-        println!("ready");
+    }
+    println!("web: {}", app.web);
+    if let Some(link) = &app.administrator_link {
+        println!("administrator: {link}");
+    }
+    println!("ready");
+    tell_systemd(&[NotifyState::Ready]);
+    loop {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = either(&mut terminate, &mut interrupt) => break,
+            _ = hang_up.recv() => reload(&mut app, path).await,
         }
-        tracing::info!("draining");
-        app.drain().await;
-        tracing::info!("ended");
-        Ok(ExitCode::SUCCESS)
-    })
+    }
+    tracing::info!("draining");
+    tell_systemd(&[NotifyState::Stopping]);
+    tokio::select! {
+        () = app.drain() => {
+            tracing::info!("ended");
+            Ok(true)
+        }
+        () = either(&mut terminate, &mut interrupt) => {
+            tracing::warn!("told twice to stop: ending at once");
+            Ok(false)
+        }
+    }
+}
+
+/// Waits for one of two signals.
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Reads the configuration again. With any problem the old one stays, and each is logged.
+async fn reload(app: &mut App, path: Option<&Path>) {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell_systemd(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "telling systemd"),
+    }
+    match Config::load(path) {
+        Ok(config) => match app.reload(config).await {
+            Ok(kept) => {
+                for key in kept {
+                    tracing::warn!(key, "changed in the configuration, and takes effect after a restart");
+                }
+                tracing::info!("the configuration was reloaded");
+            }
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "the configuration was not reloaded");
+            }
+        },
+        Err(ConfigError::Invalid { problems, .. }) => {
+            for problem in problems.0 {
+                let (line, key) = (problem.line, problem.key);
+                tracing::error!(line, key, problem = problem.message, "a problem of the configuration");
+            }
+            tracing::error!("the configuration was not reloaded");
+        }
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            tracing::error!(error = format!("{error:#}"), "the configuration was not reloaded");
+        }
+    }
+    tell_systemd(&[NotifyState::Ready]);
+}
+
+/// Tells systemd how we are, if it wants to know (sd_notify(3)).
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "telling systemd");
+    }
 }
 
 /// Logs where a panic was, and not what it says: a parser's message can quote what it parses.

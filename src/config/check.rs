@@ -7,9 +7,9 @@ use std::path::Path;
 
 use super::problem::{Problem, Problems};
 use super::read::Places;
-use super::way::{Auth, Listen, Listener};
-use super::{Config, Way};
-use crate::ingress::TlsMode;
+use super::way::{Auth, Listener};
+use super::{Config, Way, place};
+use crate::ingress::{ListenAddress, TlsMode};
 use crate::mail::Direction;
 use crate::relay::NextHop;
 
@@ -105,14 +105,16 @@ impl Checks<'_> {
 
     /// No address is listened on twice.
     fn addresses(&mut self) {
-        let mut places: Vec<(String, Listen)> = self
+        let mut places: Vec<(String, ListenAddress)> = self
             .listeners
             .iter()
             .map(|(_, table, listener)| (format!("{table}.listen"), listener.listen.clone()))
             .collect();
-        places.push(("web.listen".to_owned(), Listen::Address(self.config.web_listen)));
+        places.push(("web.listen".to_owned(), ListenAddress::Tcp(self.config.web_listen)));
         for (index, (key, listen)) in places.iter().enumerate() {
-            if let Some((other, _)) = places.iter().take(index).find(|(_, other)| other.collides(listen)) {
+            if let Some((other, _)) =
+                places.iter().take(index).find(|(_, other)| place::collide(other, listen))
+            {
                 self.add(key, format!("this address is already used by {other}"));
             }
         }
@@ -129,7 +131,7 @@ impl Checks<'_> {
             if listener.proxy_protocol && config.smtp.proxy_networks.is_empty() {
                 self.add(&format!("{table}.proxy_protocol"), "nobody may: set smtp.proxy_networks");
             }
-            if listener.tls != TlsMode::None || listener.listen.is_local() {
+            if listener.tls != TlsMode::None || place::is_local(&listener.listen) {
                 continue;
             }
             if direction == Direction::Outbound && config.outbound.auth != Auth::None {
@@ -154,7 +156,7 @@ impl Checks<'_> {
     /// A listener that the world reaches takes mail for our domains alone.
     fn inbound_relaying(&mut self) {
         let reaches = |listener: &&(Direction, String, Listener)| {
-            listener.0 == Direction::Inbound && !listener.2.listen.is_local()
+            listener.0 == Direction::Inbound && !place::is_local(&listener.2.listen)
         };
         if !self.config.inbound.domains.is_empty() {
             let config = self.config;
@@ -182,7 +184,7 @@ impl Checks<'_> {
             || !outbound.client_certificates.is_empty()
             || outbound.networks.iter().any(|net| !net.addr().is_loopback());
         let reaches = |listener: &&(Direction, String, Listener)| {
-            listener.0 == Direction::Outbound && !listener.2.listen.is_local()
+            listener.0 == Direction::Outbound && !place::is_local(&listener.2.listen)
         };
         if !somebody && let Some((_, table, _)) = self.listeners.iter().find(reaches) {
             let message = format!(
@@ -209,9 +211,11 @@ impl Checks<'_> {
             for (key, targets) in config.way(direction).all_next_hops() {
                 for target in targets {
                     let NextHop::Smtp { host, port } = &target.to else { continue };
-                    let is_us =
-                        self.listeners.iter().any(|(_, _, listener)| listener.listen.answers(host, *port))
-                            || Listen::Address(config.web_listen).answers(host, *port);
+                    let is_us = self
+                        .listeners
+                        .iter()
+                        .any(|(_, _, listener)| place::answers(&listener.listen, host, *port))
+                        || place::answers(&ListenAddress::Tcp(config.web_listen), host, *port);
                     if is_us {
                         let key = format!("{}.{key}", direction.as_str());
                         self.add(&key, format!("the next hop {} is this gateway itself", target.to));

@@ -6,6 +6,7 @@
 
 mod check;
 mod keys;
+mod place;
 mod problem;
 mod read;
 mod record;
@@ -27,7 +28,7 @@ use crate::mail::Direction;
 
 pub use problem::{ConfigError, Problem, Problems};
 pub use reference::reference;
-pub use way::{Auth, InvalidListen, Listen, Listener, Route, Target, Way};
+pub use way::{Auth, Listener, Route, Target, Way};
 
 /// The files of TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +114,8 @@ pub struct Config {
     pub relay: RelayLimits,
     /// Scans at once; 0 for one a core.
     pub scan_concurrency: usize,
+    /// Clients whose mail is not scanned.
+    pub scan_exempt_networks: Vec<IpNet>,
     /// Time for one scan.
     pub scan_timeout: Duration,
     /// A folder of further `.cf` rule files.

@@ -20,7 +20,7 @@ use crate::journal::{Attempt, BodyHash, Standing};
 use crate::mail::{Client, EnhancedCode, Envelope, Mail, Protocol, Recipient, Reply, TransactionId};
 use crate::metrics::{Counter, Histogram};
 use crate::policy;
-use crate::relay::{self, Begun};
+use crate::relay::{self, Begun, Relay};
 use crate::scan::{Busy, Scanned};
 use crate::smtp::server::{Answer, Offers, SignIn, SignInAnswer};
 use crate::verdict::{Disposition, Scan};
@@ -41,7 +41,9 @@ struct Open {
     envelope: Envelope,
     /// For each RCPT that was accepted, the place of its recipient in the envelope.
     accepted: Vec<usize>,
-    relay: Option<relay::Transaction>,
+    /// The way onwards: the gateway's, or that of a client who has signed in with the next hop.
+    way: Relay,
+    relay: relay::Transaction,
 }
 
 impl Handler for Transaction {
@@ -69,9 +71,11 @@ impl Handler for Transaction {
             mail: mail.clone(),
             recipients: Vec::new(),
         };
-        match self.gateway.relay.begin(Some(client), mail).await {
+        let relay = self.login.relay(client).unwrap_or(&self.gateway.relay).clone();
+        match relay.begin(Some(client), mail).await {
             Ok(Begun::Ready(transaction, reply)) => {
-                self.open = Some(Open { envelope, accepted: Vec::new(), relay: Some(transaction) });
+                let open = Open { envelope, accepted: Vec::new(), way: relay, relay: transaction };
+                self.open = Some(open);
                 reply
             }
             Ok(Begun::Refused(reply)) => reply,
@@ -92,10 +96,7 @@ impl Handler for Transaction {
             open.accepted.push(place);
             return Reply::new(250, EnhancedCode(2, 1, 5), "Ok");
         }
-        let Some(transaction) = &mut open.relay else {
-            return Failure::Lost.to_reply(&open.envelope.id);
-        };
-        match transaction.rcpt(recipient).await {
+        match open.relay.rcpt(recipient).await {
             Ok(reply) => {
                 if reply.is_positive() {
                     open.accepted.push(open.envelope.recipients.len());
@@ -109,7 +110,7 @@ impl Handler for Transaction {
 
     async fn message(&mut self, body: Bytes) -> Answer {
         let started = std::time::Instant::now();
-        let Some(Open { envelope, accepted, relay: Some(relay) }) = self.open.take() else {
+        let Some(Open { envelope, accepted, way, relay }) = self.open.take() else {
             return Answer::All(Reply::new(503, EnhancedCode(5, 5, 1), "MAIL first"));
         };
         let speaks = match envelope.client.protocol {
@@ -123,7 +124,7 @@ impl Handler for Transaction {
             relay.abandon().await;
             Scan::default()
         } else {
-            self.decide_and_deliver(&envelope, relay, &body, speaks, &mut fates, &mut attempt).await
+            self.decide_and_deliver(&envelope, &way, relay, &body, speaks, &mut fates, &mut attempt).await
         };
         let fates: Vec<Fate> = fates
             .into_iter()
@@ -152,8 +153,8 @@ impl Handler for Transaction {
     }
 
     async fn reset(&mut self) {
-        if let Some(Open { relay: Some(transaction), .. }) = self.open.take() {
-            transaction.abandon().await;
+        if let Some(Open { relay, .. }) = self.open.take() {
+            relay.abandon().await;
         }
     }
 }
@@ -169,6 +170,7 @@ impl Transaction {
     async fn decide_and_deliver(
         &self,
         envelope: &Envelope,
+        way: &Relay,
         relay: relay::Transaction,
         body: &Bytes,
         speaks: Speaks,
@@ -188,7 +190,7 @@ impl Transaction {
                 match trace::outgoing(&self.gateway, envelope, body, &scanned.scan, flagged, now) {
                     Ok(outgoing) => {
                         let delivery = Delivery {
-                            relay: &self.gateway.relay,
+                            relay: way,
                             quarantine: &self.gateway.quarantine,
                             envelope,
                             body,

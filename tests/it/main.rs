@@ -14,6 +14,7 @@ mod faults;
 mod parts;
 mod postfix;
 mod program;
+mod reload;
 mod third_party;
 mod tidy;
 mod web;

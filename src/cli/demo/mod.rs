@@ -19,8 +19,9 @@ use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::app::{self, App, maildir};
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::gateway::Marking;
+use crate::ingress::{Inherited, ListenAddress};
 use crate::learn::Label;
 use crate::mail::{Direction, Mail};
 use crate::quarantine::{Query, Scope};
@@ -47,7 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let (train, demo): (Vec<Sample>, Vec<Sample>) = samples.into_iter().partition(|s| s.is_training);
         println!("A gateway of its own, with its data in {}.\n", folder.path().display());
         let taught = teach(&config, &train).await?;
-        let app = App::start(&config).await?;
+        let app = App::start(&config, Inherited::default()).await?;
         app.learned().load().await?;
         println!("Learned {} sample messages in {:.1} s.", train.len(), taught.as_secs_f64());
 
@@ -55,7 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             "Sending other samples through SMTP  [{bar:40}] {pos}/{len}",
         )?);
         let started = Instant::now();
-        let outcomes = send_all(&app, demo, &bar).await;
+        let outcomes = send_all(&app, demo, &bar).await?;
         let elapsed = started.elapsed();
         bar.finish_and_clear();
         let outcomes = find_all(&app, &config, outcomes).await?;
@@ -66,8 +67,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             return Ok(if accounted { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         println!("\nThe gateway stays up:");
-        println!("  mail from the world   smtp://{}", app.inbound);
-        println!("  mail to the world     smtp://{}", app.outbound);
+        println!("  mail from the world   smtp://{}", address(&app, Direction::Inbound)?);
+        println!("  mail to the world     smtp://{}", address(&app, Direction::Outbound)?);
         if let Some(link) = &app.administrator_link {
             println!("  review what was kept  {link}");
         }
@@ -83,12 +84,17 @@ fn config(folder: &Path) -> anyhow::Result<Config> {
     let mut config = Config::embedded();
     config.data_dir = folder.to_owned();
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    config.inbound.listen = Some(Listen::Address(any_port));
-    config.outbound.listen = Some(Listen::Address(any_port));
+    config.inbound.listen = Some(ListenAddress::Tcp(any_port));
+    config.outbound.listen = Some(ListenAddress::Tcp(any_port));
     config.web_listen.set_port(0);
     // Shown in the table for both directions.
     config.outbound.marking = Marking::Full;
     Ok(config)
+}
+
+/// Returns where a direction is listened on.
+fn address(app: &App, direction: Direction) -> anyhow::Result<SocketAddr> {
+    app.address(direction).context("the demonstration listens on TCP")
 }
 
 async fn teach(config: &Config, samples: &[Sample]) -> anyhow::Result<Duration> {
@@ -102,14 +108,15 @@ async fn teach(config: &Config, samples: &[Sample]) -> anyhow::Result<Duration> 
 }
 
 /// Sends every sample through the listener of its direction, several at a time.
-async fn send_all(app: &App, samples: Vec<Sample>, bar: &ProgressBar) -> Vec<Outcome> {
-    let client = |address: SocketAddr| {
+async fn send_all(app: &App, samples: Vec<Sample>, bar: &ProgressBar) -> anyhow::Result<Vec<Outcome>> {
+    let client = |direction: Direction| -> anyhow::Result<Relay> {
+        let address = address(app, direction)?;
         let next_hop = NextHop::Smtp { host: address.ip().to_string(), port: address.port() };
-        Relay::new(relay::Config::new(next_hop, "client.example"))
+        Ok(Relay::new(relay::Config::new(next_hop, "client.example")))
     };
-    let inbound = client(app.inbound);
-    let outbound = client(app.outbound);
-    stream::iter(samples)
+    let inbound = client(Direction::Inbound)?;
+    let outbound = client(Direction::Outbound)?;
+    let outcomes = stream::iter(samples)
         .map(|sample| {
             let relay = match sample.direction {
                 Direction::Inbound => inbound.clone(),
@@ -124,7 +131,8 @@ async fn send_all(app: &App, samples: Vec<Sample>, bar: &ProgressBar) -> Vec<Out
         })
         .buffer_unordered(CLIENTS)
         .collect()
-        .await
+        .await;
+    Ok(outcomes)
 }
 
 /// Sends one message; gives the id under which it was accepted, or the code of the refusal.

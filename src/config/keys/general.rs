@@ -58,12 +58,19 @@ pub(super) static FIRST: [Key; 4] = [
     },
 ];
 
-pub(super) static LAST: [Key; 6] = [
+pub(super) static LAST: [Key; 7] = [
     Key {
         name: "scan.concurrency",
         default: "0",
         meaning: "Scans at a time; 0 for one a core. Others wait their turn.",
         set: |c, v| value::count(v, 0, 4096).map(|x| c.scan_concurrency = x),
+    },
+    Key {
+        name: "scan.exempt_networks",
+        default: "[]",
+        meaning: "Clients whose mail is not scanned and passes: a written exemption, which the log repeats at the\n\
+                  start. Their messages carry UNSCANNED_EXEMPT.",
+        set: |c, v| value::networks(v).map(|x| c.scan_exempt_networks = x),
     },
     Key {
         name: "scan.timeout",

@@ -6,8 +6,8 @@ use super::Tables;
 use crate::config::problem::Faults;
 use crate::config::record::{Key, Record};
 use crate::config::value;
-use crate::config::way::{InvalidListen, Listen, Listener};
-use crate::ingress::TlsMode;
+use crate::config::way::Listener;
+use crate::ingress::{ListenAddress, ListenAddressError, TlsMode};
 use crate::smtp::server::Kind;
 
 pub(super) static TABLES: [Tables; 2] = [
@@ -28,7 +28,7 @@ pub(super) static TABLES: [Tables; 2] = [
 static LISTENER: Record<Listener> = Record {
     required: &["listen"],
     blank: || Listener {
-        listen: Listen::Systemd(String::new()),
+        listen: ListenAddress::Inherited(String::new()),
         protocol: Kind::Smtp,
         tls: TlsMode::None,
         proxy_protocol: false,
@@ -65,9 +65,9 @@ pub(super) const TLS_MEANING: &str = "Encryption: \"none\", \"offered\" (STARTTL
      STARTTLS) or \"implicit\" (from the first byte). All but \"none\" need tls.certificates.";
 
 /// Reads a place to listen.
-pub(super) fn listen(value: &DeValue<'_>) -> Result<Listen, Faults> {
+pub(super) fn listen(value: &DeValue<'_>) -> Result<ListenAddress, Faults> {
     let text = value::text(value)?;
-    text.parse().map_err(|error: InvalidListen| format!("{error}; an example: \"127.0.0.1:2525\"").into())
+    text.parse().map_err(|error: ListenAddressError| error.to_string().into())
 }
 
 /// Reads a mode of TLS.

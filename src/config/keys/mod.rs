@@ -120,6 +120,7 @@ pub(super) fn blank() -> Config {
             back_off: Duration::ZERO,
         },
         scan_concurrency: 0,
+        scan_exempt_networks: Vec::new(),
         scan_timeout: Duration::ZERO,
         rules_dir: None,
         web_listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),

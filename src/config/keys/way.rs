@@ -5,8 +5,9 @@ use toml::de::DeValue;
 use super::{Key, listener, route};
 use crate::config::problem::Faults;
 use crate::config::value;
-use crate::config::way::{Auth, Listen, exemption};
-use crate::gateway::Marking;
+use crate::config::way::{Auth, exemption};
+use crate::gateway::{InvalidFingerprint, Marking};
+use crate::ingress::ListenAddress;
 use crate::policy::OnDegraded;
 
 /// The keys of a direction, which differ in their defaults alone.
@@ -137,7 +138,10 @@ pub(super) static OUTBOUND: [Key; 13] = way_keys!(
             default: "[]",
             meaning: "SHA-256 fingerprints of the client certificates that may send without signing in. With a\n\
                       tls.client_ca they must be signed by it too.",
-            set: |c, v| value::texts(v, fingerprint).map(|x| c.outbound.client_certificates = x),
+            set: |c, v| value::texts(v, |text| {
+                text.parse().map_err(|error: InvalidFingerprint| format!("\"{text}\": {error}"))
+            })
+            .map(|x| c.outbound.client_certificates = x),
         },
     ]
 );
@@ -145,16 +149,6 @@ pub(super) static OUTBOUND: [Key; 13] = way_keys!(
 const NEXT_HOP_TLS: &str =
     "What is asked of a next hop that says nothing itself: \"none\", \"opportunistic\", \"required\".";
 
-fn default_listener(value: &DeValue<'_>) -> Result<Option<Listen>, Faults> {
+fn default_listener(value: &DeValue<'_>) -> Result<Option<ListenAddress>, Faults> {
     if value.as_str() == Some("") { Ok(None) } else { listener::listen(value).map(Some) }
-}
-
-/// Reads the SHA-256 of a certificate, as openssl prints it or without its colons.
-fn fingerprint(text: String) -> Result<String, String> {
-    let hex = text.replace(':', "").to_ascii_lowercase();
-    if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        Ok(hex)
-    } else {
-        Err(format!("\"{text}\" is no SHA-256 fingerprint, which has 64 hexadecimal digits"))
-    }
 }

@@ -17,7 +17,7 @@ use super::{Access, Clock, Standing};
 use crate::accounts::{self, Accounts, LoginName, Source, Verdict};
 use crate::mail::{Client, EnhancedCode, Mail, Reply};
 use crate::privacy::{PseudonymKey, error_chain};
-use crate::relay::Relay;
+use crate::relay::{self, Relay};
 use crate::smtp::sasl::{Credentials, Exchange, Problem, Proof, Step};
 use crate::smtp::server::{Mechanism, SignIn, SignInAnswer};
 
@@ -44,6 +44,20 @@ pub trait Passwords: Send + Sync {
         &self,
         credentials: &Credentials,
     ) -> Result<Option<Relay>, Box<dyn StdError + Send + Sync>>;
+}
+
+#[async_trait]
+impl Passwords for Relay {
+    async fn verify(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<Option<Relay>, Box<dyn StdError + Send + Sync>> {
+        match self.sign_in(&credentials.name, &credentials.password).await? {
+            relay::SignedIn::Accepted(relay, _) => Ok(Some(relay)),
+            relay::SignedIn::Refused(reply) if reply.is_permanent() => Ok(None),
+            relay::SignedIn::Refused(reply) => Err(format!("the next hop answered {}", reply.code()).into()),
+        }
+    }
 }
 
 /// How clients of a listener sign in. Cloning shares it.

@@ -1,0 +1,242 @@
+//! From the configuration to what each module wants: built whole, before anything of it is used.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::Notify;
+
+use super::folder::{Folder, maildir};
+use super::listeners::{Gateways, Wanted};
+use crate::accounts::Accounts;
+use crate::config::{Auth, Config};
+use crate::gateway::{Access, Authority, Clients, Clock, Gateway, Outbox, Sender, SignIns};
+use crate::ingress::tls::{Acceptor, Certificates, ClientCertificates};
+use crate::ingress::{self, TlsMode};
+use crate::journal::Journal;
+use crate::mail::Direction;
+use crate::privacy::PseudonymKey;
+use crate::quarantine::{self, Quarantine};
+use crate::relay::{self, NextHop, Relay};
+use crate::rules::{RuleSet, Source};
+use crate::scan::{self, Learned, Rules, Scanner};
+
+/// What is opened once and outlives every change of the configuration.
+pub(super) struct Stores {
+    pub(super) folder: Folder,
+    pub(super) learned: Learned,
+    pub(super) accounts: Accounts,
+    pub(super) journal: Journal,
+    pub(super) pseudonyms: PseudonymKey,
+    pub(super) clock: Clock,
+    /// Wakes the worker that delivers releases.
+    pub(super) wake: Arc<Notify>,
+}
+
+/// What a configuration comes to.
+pub(super) struct Built {
+    pub(super) gateways: Gateways,
+    pub(super) listeners: Vec<Wanted>,
+    pub(super) quarantine: Quarantine,
+}
+
+impl Built {
+    /// Builds everything; nothing is bound and nothing runs.
+    ///
+    /// # Errors
+    /// What cannot be used, with its cause.
+    pub(super) async fn new(config: &Config, stores: &Stores) -> anyhow::Result<Self> {
+        let quarantine = open_quarantine(config, &stores.folder).await?;
+        let rules = rules(config.rules_dir.as_deref())?;
+        let scanner = Scanner::new(scan_config(config), rules, stores.learned.clone());
+        if !config.scan_exempt_networks.is_empty() {
+            let networks: Vec<String> = config.scan_exempt_networks.iter().map(ToString::to_string).collect();
+            tracing::warn!(networks = networks.join(", "), "mail of these clients is not scanned");
+        }
+        let gateway = |direction| gateway(config, stores, direction, &quarantine, &scanner);
+        let gateways =
+            Gateways { inbound: gateway(Direction::Inbound)?, outbound: gateway(Direction::Outbound)? };
+        let mut listeners = Vec::new();
+        for direction in Direction::ALL {
+            let acceptor = acceptor(config, direction)?;
+            for listener in config.way(direction).all_listeners() {
+                let mut ingress = ingress_config(config, direction);
+                ingress.kind = listener.protocol;
+                ingress.tls_mode = listener.tls;
+                if listener.tls != TlsMode::None {
+                    ingress.tls.clone_from(&acceptor);
+                }
+                if !listener.proxy_protocol {
+                    ingress.proxy_networks.clear();
+                }
+                listeners.push(Wanted { listen: listener.listen, config: ingress });
+            }
+        }
+        Ok(Built { gateways, listeners, quarantine })
+    }
+
+    /// Makes the worker that delivers releases.
+    pub(super) fn outbox(&self, stores: &Stores) -> Outbox {
+        Outbox {
+            quarantine: self.quarantine.clone(),
+            inbound: Sender::new(self.gateways.inbound.relay.clone()),
+            outbound: Sender::new(self.gateways.outbound.relay.clone()),
+            clock: Arc::clone(&stores.clock),
+            wake: Arc::clone(&stores.wake),
+        }
+    }
+}
+
+fn gateway(
+    config: &Config,
+    stores: &Stores,
+    direction: Direction,
+    quarantine: &Quarantine,
+    scanner: &Scanner,
+) -> anyhow::Result<Gateway> {
+    let way = config.way(direction);
+    let relay = Relay::new(relay_config(config, direction)?);
+    Ok(Gateway {
+        direction,
+        hostname: config.hostname.as_str().into(),
+        access: access(config, direction),
+        sign_ins: sign_ins(config, stores, direction, &relay),
+        relay,
+        scanner: scanner.clone(),
+        policy: Arc::new(way.policy()?),
+        marking: way.marking,
+        quarantine: quarantine.clone(),
+        journal: stores.journal.clone(),
+        unscanned: config.scan_exempt_networks.clone().into(),
+        pseudonyms: stores.pseudonyms.clone(),
+        clock: Arc::clone(&stores.clock),
+    })
+}
+
+/// Returns who knows the passwords of a direction. Nobody signs in to hand in mail from the world.
+fn sign_ins(config: &Config, stores: &Stores, direction: Direction, relay: &Relay) -> SignIns {
+    let authority = match (direction, config.outbound.auth) {
+        (Direction::Inbound, _) | (_, Auth::None) => Authority::Nobody,
+        (Direction::Outbound, Auth::Accounts) => Authority::Accounts(stores.accounts.clone()),
+        (Direction::Outbound, Auth::NextHop) => {
+            Authority::NextHop(Arc::new(relay.clone()), stores.accounts.clone())
+        }
+    };
+    SignIns {
+        authority,
+        // Without certificates the configuration admits listeners on loopback alone.
+        needs_tls: !config.tls.certificates.is_empty(),
+        pseudonyms: stores.pseudonyms.clone(),
+        clock: Arc::clone(&stores.clock),
+    }
+}
+
+fn access(config: &Config, direction: Direction) -> Access {
+    match direction {
+        Direction::Inbound => Access::Domains(config.inbound.domains.clone()),
+        Direction::Outbound => Access::Clients(Clients {
+            networks: config.outbound.networks.clone(),
+            certificates: config.outbound.client_certificates.clone(),
+        }),
+    }
+}
+
+/// Returns the next hop of a direction, with the data folder's own Maildir where none is named.
+fn next_hop(config: &Config, direction: Direction) -> NextHop {
+    match config.way(direction).next_hops.first().map(|target| target.to.clone()) {
+        Some(NextHop::Maildir { path }) if !path.as_os_str().is_empty() => NextHop::Maildir { path },
+        None | Some(NextHop::Maildir { .. }) => {
+            NextHop::Maildir { path: maildir(&config.data_dir, direction) }
+        }
+        Some(other) => other,
+    }
+}
+
+fn relay_config(config: &Config, direction: Direction) -> anyhow::Result<relay::Config> {
+    let mut relay = relay::Config::new(next_hop(config, direction), config.hostname.clone());
+    relay.connect_timeout = config.relay.connect_timeout;
+    relay.command_timeout = config.relay.command_timeout;
+    relay.data_timeout = config.relay.data_timeout;
+    relay.max_idle = config.relay.max_idle;
+    Ok(relay)
+}
+
+fn ingress_config(config: &Config, direction: Direction) -> ingress::Config {
+    let mut ingress = ingress::Config::new(direction, config.hostname.clone());
+    ingress.limits.message_bytes = config.smtp.max_message_bytes;
+    ingress.limits.recipients = config.smtp.max_recipients;
+    ingress.limits.errors = config.smtp.max_errors;
+    ingress.max_sessions = config.smtp.max_connections;
+    ingress.max_sessions_per_source = config.smtp.max_connections_per_ip;
+    ingress.max_sessions_per_network = config.smtp.max_connections_per_network;
+    ingress.command_timeout = config.smtp.idle_timeout;
+    ingress.data_timeout = config.smtp.idle_timeout;
+    ingress.session_timeout = config.smtp.session_timeout;
+    ingress.min_data_rate = config.smtp.min_data_rate;
+    ingress.greeting_delay = config.smtp.greeting_delay;
+    ingress.tarpit = config.smtp.tarpit;
+    ingress.shutdown_grace = config.smtp.shutdown_grace;
+    ingress.sign_in_in_clear = config.tls.certificates.is_empty();
+    ingress.require_tls_networks.clone_from(&config.smtp.require_tls_networks);
+    ingress.proxy_networks.clone_from(&config.smtp.proxy_networks);
+    ingress.xclient_networks.clone_from(&config.smtp.xclient_networks);
+    ingress.xforward_networks.clone_from(&config.smtp.xforward_networks);
+    ingress
+}
+
+/// Reads the certificates; `None` where there are none.
+fn acceptor(config: &Config, direction: Direction) -> anyhow::Result<Option<Acceptor>> {
+    if config.tls.certificates.is_empty() {
+        return Ok(None);
+    }
+    let by_fingerprint = direction == Direction::Outbound && !config.outbound.client_certificates.is_empty();
+    let clients = match &config.tls.client_ca {
+        Some(file) => ClientCertificates::SignedBy(file.clone()),
+        None if by_fingerprint => ClientCertificates::Any,
+        None => ClientCertificates::Ignored,
+    };
+    let files = Certificates { own: config.tls.certificates.clone(), clients };
+    Acceptor::new(files).map(Some).context("tls.certificates")
+}
+
+/// Returns how scans run.
+pub(super) fn scan_config(config: &Config) -> scan::Config {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let concurrency = if config.scan_concurrency == 0 { cores } else { config.scan_concurrency };
+    scan::Config { concurrency, timeout: config.scan_timeout }
+}
+
+/// Opens the quarantine without touching what a gateway may be in the middle of.
+pub(super) async fn open_quarantine(config: &Config, folder: &Folder) -> anyhow::Result<Quarantine> {
+    let settings =
+        quarantine::Config { retention: config.retention.try_into().context("quarantine.retention")? };
+    Ok(Quarantine::open(folder.records.clone(), folder.bodies.clone(), &folder.key, settings).await?)
+}
+
+/// Compiles the built-in rules and those of a folder. A line that is not understood is reported, and the
+/// others stand.
+pub(super) fn rules(folder: Option<&Path>) -> anyhow::Result<Rules> {
+    let mut own = Vec::new();
+    if let Some(folder) = folder {
+        let listing = || format!("reading the rules in {}", folder.display());
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(folder).with_context(listing)? {
+            paths.push(entry.with_context(listing)?.path());
+        }
+        paths.sort();
+        for path in paths.iter().filter(|path| path.extension().is_some_and(|e| e == "cf")) {
+            let text = std::fs::read_to_string(path).with_context(listing)?;
+            own.push(Source { name: path.display().to_string(), text });
+        }
+    }
+    let compile = |direction: Direction| {
+        let mut sources = RuleSet::built_in_sources(direction);
+        sources.extend(own.iter().cloned());
+        let (rules, problems) = RuleSet::compile(&sources);
+        for problem in problems {
+            tracing::warn!(%problem, "a rule was left out");
+        }
+        rules
+    };
+    Ok(Rules { inbound: compile(Direction::Inbound), outbound: compile(Direction::Outbound) })
+}
