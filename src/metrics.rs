@@ -46,13 +46,11 @@ pub enum Counter {
     TlsHandshakes,
     /// Connections that could not be accepted, by direction: out of descriptors, most often.
     AcceptErrors,
-    /// Failures of next hops, by kind.
-    NextHopFailures,
 }
 
 impl Counter {
     /// Every counter.
-    pub const ALL: [Counter; 23] = [
+    pub const ALL: [Counter; 20] = [
         Counter::Connections,
         Counter::ConnectionsRefused,
         Counter::Transactions,
@@ -73,9 +71,6 @@ impl Counter {
         Counter::TurnedAway,
         Counter::TlsHandshakes,
         Counter::AcceptErrors,
-        Counter::TlsHandshakes,
-        Counter::AcceptErrors,
-        Counter::NextHopFailures,
     ];
 
     /// Returns the name under which it is exported.
@@ -101,9 +96,6 @@ impl Counter {
             Counter::TurnedAway => "lazaret_turned_away_total",
             Counter::TlsHandshakes => "lazaret_tls_handshakes_total",
             Counter::AcceptErrors => "lazaret_accept_errors_total",
-            Counter::TlsHandshakes => "lazaret_tls_handshakes_total",
-            Counter::AcceptErrors => "lazaret_accept_errors_total",
-            Counter::NextHopFailures => "lazaret_next_hop_failures_total",
         }
     }
 
@@ -129,9 +121,6 @@ impl Counter {
             Counter::TurnedAway => "Sessions ended because of what the client said",
             Counter::TlsHandshakes => "TLS handshakes with clients",
             Counter::AcceptErrors => "Connections that could not be accepted",
-            Counter::TlsHandshakes => "TLS handshakes with clients",
-            Counter::AcceptErrors => "Connections that could not be accepted",
-            Counter::NextHopFailures => "Failures of next hops, by kind",
         }
     }
 
@@ -166,7 +155,6 @@ pub enum Gauge {
 impl Gauge {
     /// Every gauge.
     pub const ALL: [Gauge; 6] = [
-    pub const ALL: [Gauge; 5] = [
         Gauge::Sessions,
         Gauge::BytesInFlight,
         Gauge::ModelLessons,
@@ -195,7 +183,6 @@ impl Gauge {
             Gauge::OutboxWaiting => "Releases that wait in the outbox",
             Gauge::JournalEntries => "Attempts that the journal remembers",
             Gauge::NextHopsSetAside => "Next hops set aside after a failure",
-            Gauge::JournalEntries => "Recipients of unsettled messages that the journal remembers",
         }
     }
 
