@@ -49,7 +49,7 @@ pub(super) enum Hop {
 /// A part of a transaction: those of its recipients that take one route.
 #[derive(Debug)]
 pub(super) enum Leg {
-    Server(smtp::Transaction),
+    Server(Box<smtp::Transaction>),
     Maildir(Delivery),
     /// MAIL was refused there.
     Refused(Reply),

@@ -166,7 +166,10 @@ impl Server {
         let reply = self.announce(&mut connection, client, &line).await?;
         match reply.code() {
             421 => Ok(Started::Refused(reply)),
-            200..300 => Ok(Started::Ready(Transaction::new(Arc::clone(self), connection, mail), reply)),
+            200..300 => {
+                let transaction = Box::new(Transaction::new(Arc::clone(self), connection, mail));
+                Ok(Started::Ready(transaction, reply))
+            }
             400..600 => {
                 self.pool.keep(connection);
                 Ok(Started::Refused(reply))

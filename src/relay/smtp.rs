@@ -19,7 +19,7 @@ use crate::smtp::data::{self, Encoder};
 /// What became of MAIL.
 #[derive(Debug)]
 pub(super) enum Started {
-    Ready(Transaction, Reply),
+    Ready(Box<Transaction>, Reply),
     /// A refusal of 4xx or 5xx; 421 as the server sent it.
     Refused(Reply),
 }

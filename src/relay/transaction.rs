@@ -16,7 +16,7 @@ pub struct Transaction {
     /// The legs that have begun, by route.
     legs: Vec<(usize, Leg)>,
     /// What further legs begin with; `None` when there is one route for all.
-    open: Option<Open>,
+    open: Option<Box<Open>>,
     /// The route of each accepted recipient, in order.
     accepted: Vec<usize>,
 }
@@ -40,7 +40,8 @@ impl Transaction {
         let [route] = *choice.as_slice() else {
             let open =
                 Open { routes: Arc::clone(routes), choice, client: client.cloned(), mail: mail.clone() };
-            let transaction = Transaction { legs: Vec::new(), open: Some(open), accepted: Vec::new() };
+            let transaction =
+                Transaction { legs: Vec::new(), open: Some(Box::new(open)), accepted: Vec::new() };
             return Ok(Begun::Ready(transaction, Reply::new(250, EnhancedCode(2, 1, 0), "Ok")));
         };
         let group = routes.group(route).ok_or(Error::NoTarget)?;
