@@ -8,7 +8,7 @@
 pub enum Counter {
     /// Connections accepted, by direction.
     Connections,
-    /// Connections turned away at a limit, by direction.
+    /// Connections turned away before their session, by direction and reason.
     ConnectionsRefused,
     /// Transactions that reached the end of data, by direction and outcome.
     Transactions,
@@ -32,11 +32,13 @@ pub enum Counter {
     TurnedAway,
     /// TLS handshakes with clients, by result.
     TlsHandshakes,
+    /// Connections that could not be accepted, by direction: out of descriptors, most often.
+    AcceptErrors,
 }
 
 impl Counter {
     /// Every counter.
-    pub const ALL: [Counter; 13] = [
+    pub const ALL: [Counter; 14] = [
         Counter::Connections,
         Counter::ConnectionsRefused,
         Counter::Transactions,
@@ -50,6 +52,7 @@ impl Counter {
         Counter::StateStoresSetAside,
         Counter::TurnedAway,
         Counter::TlsHandshakes,
+        Counter::AcceptErrors,
     ];
 
     /// Returns the name under which it is exported.
@@ -68,13 +71,14 @@ impl Counter {
             Counter::StateStoresSetAside => "lazaret_state_stores_set_aside_total",
             Counter::TurnedAway => "lazaret_turned_away_total",
             Counter::TlsHandshakes => "lazaret_tls_handshakes_total",
+            Counter::AcceptErrors => "lazaret_accept_errors_total",
         }
     }
 
     fn help(self) -> &'static str {
         match self {
             Counter::Connections => "Connections accepted",
-            Counter::ConnectionsRefused => "Connections turned away at a limit",
+            Counter::ConnectionsRefused => "Connections turned away before their session",
             Counter::Transactions => "Transactions that reached the end of data",
             Counter::Dispositions => "Dispositions, one for each recipient",
             Counter::Degraded => "Analysers that failed on a message",
@@ -86,6 +90,7 @@ impl Counter {
             Counter::StateStoresSetAside => "State stores set aside because they did not open",
             Counter::TurnedAway => "Sessions ended because of what the client said",
             Counter::TlsHandshakes => "TLS handshakes with clients",
+            Counter::AcceptErrors => "Connections that could not be accepted",
         }
     }
 
@@ -105,6 +110,8 @@ impl Counter {
 pub enum Gauge {
     /// Sessions open now.
     Sessions,
+    /// Memory that messages in flight hold, in bytes.
+    BytesInFlight,
     /// Lessons in the current model.
     ModelLessons,
     /// Releases that wait in the outbox.
@@ -113,12 +120,14 @@ pub enum Gauge {
 
 impl Gauge {
     /// Every gauge.
-    pub const ALL: [Gauge; 3] = [Gauge::Sessions, Gauge::ModelLessons, Gauge::OutboxWaiting];
+    pub const ALL: [Gauge; 4] =
+        [Gauge::Sessions, Gauge::BytesInFlight, Gauge::ModelLessons, Gauge::OutboxWaiting];
 
     /// Returns the name under which it is exported.
     pub fn name(self) -> &'static str {
         match self {
             Gauge::Sessions => "lazaret_sessions",
+            Gauge::BytesInFlight => "lazaret_bytes_in_flight",
             Gauge::ModelLessons => "lazaret_model_lessons",
             Gauge::OutboxWaiting => "lazaret_outbox_waiting",
         }
@@ -127,6 +136,7 @@ impl Gauge {
     fn help(self) -> &'static str {
         match self {
             Gauge::Sessions => "Sessions open now",
+            Gauge::BytesInFlight => "Memory that messages in flight hold, in bytes",
             Gauge::ModelLessons => "Lessons in the current model",
             Gauge::OutboxWaiting => "Releases that wait in the outbox",
         }

@@ -152,7 +152,7 @@ impl App {
         let mut addresses = Vec::new();
         for (address, listener, gateway) in gateways {
             addresses.push(address);
-            let ingress = ingress_config(config, gateway.direction);
+            let (_, ingress) = watch::channel(Arc::new(ingress_config(config, gateway.direction)));
             listeners.push(tokio::spawn(ingress::serve(
                 listener,
                 ingress,

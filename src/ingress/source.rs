@@ -1,46 +1,58 @@
-//! How many sessions each source has open.
+//! How many sessions each source and each network has open.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The open sessions of every source. Cloning shares it.
-#[derive(Debug, Clone)]
+use ipnet::IpNet;
+
+/// The open sessions of every source and network. Cloning shares it.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Sources {
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    max_per_source: usize,
+    open: Arc<Mutex<HashMap<IpNet, usize>>>,
 }
 
-/// One session's place among those of its source; given back when dropped.
+/// How many sessions may be open at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caps {
+    pub(super) per_source: usize,
+    pub(super) per_network: usize,
+}
+
+/// Which cap a client is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    Source,
+    Network,
+}
+
+/// One session's place among those of its source and network; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     sources: Sources,
-    source: IpAddr,
+    held: [IpNet; 2],
 }
 
 impl Sources {
-    pub(super) fn new(max_per_source: usize) -> Self {
-        Sources { open: Arc::default(), max_per_source }
-    }
-
-    /// Takes a place for a client, unless its source has all it may have.
-    pub(super) fn enter(&self, address: IpAddr) -> Option<Place> {
-        let source = source_of(address);
+    /// Takes a place for a client, unless its source or its network has all it may have.
+    pub(super) fn enter(&self, address: IpAddr, caps: Caps) -> Result<Place, Full> {
+        let held = [source_of(address), network_of(address)];
+        let limits = [(caps.per_source, Full::Source), (caps.per_network, Full::Network)];
         let mut open = self.lock();
-        let count = open.entry(source).or_default();
-        if *count >= self.max_per_source {
-            if *count == 0 {
-                open.remove(&source);
+        for (group, (cap, full)) in held.iter().zip(limits) {
+            if open.get(group).copied().unwrap_or(0) >= cap {
+                return Err(full);
             }
-            return None;
         }
-        *count += 1;
+        for group in held {
+            *open.entry(group).or_default() += 1;
+        }
         drop(open);
-        Some(Place { sources: self.clone(), source })
+        Ok(Place { sources: self.clone(), held })
     }
 
     /// The counts stay true when a thread panicked with the lock: nothing is half done under it.
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpNet, usize>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -48,39 +60,75 @@ impl Sources {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.sources.lock();
-        if let Some(count) = open.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.source);
+        for group in self.held {
+            if let Some(count) = open.get_mut(&group) {
+                *count -= 1;
+                if *count == 0 {
+                    open.remove(&group);
+                }
             }
         }
     }
 }
 
 /// An IPv6 client has a /64 to choose addresses from, so the /64 is the source.
-fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address @ IpAddr::V4(_) => address,
-    }
+fn source_of(address: IpAddr) -> IpNet {
+    group(address, 32, 64)
+}
+
+/// What one customer of a provider is given, most often.
+fn network_of(address: IpAddr) -> IpNet {
+    group(address, 24, 48)
+}
+
+fn group(address: IpAddr, v4_prefix: u8, v6_prefix: u8) -> IpNet {
+    let address = address.to_canonical();
+    let prefix = if address.is_ipv4() { v4_prefix } else { v6_prefix };
+    IpNet::new(address, prefix).unwrap_or_else(|_| address.into()).trunc()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn enter(sources: &Sources, address: &str, per_source: usize, per_network: usize) -> Result<Place, Full> {
+        sources.enter(address.parse().unwrap(), Caps { per_source, per_network })
+    }
+
     #[test]
     fn a_source_has_a_number_of_places_and_leaves_nothing_behind() {
-        let sources = Sources::new(2);
-        let enter = |address: &str| sources.enter(address.parse().unwrap());
-        let places = (enter("2001:db8::1"), enter("2001:db8::2"));
-        assert!(places.0.is_some() && places.1.is_some());
-        assert!(enter("2001:db8::3").is_none());
-        assert!(enter("2001:db8:0:1::3").is_some());
-        let v4 = (enter("192.0.2.1"), enter("::ffff:192.0.2.1"));
-        assert!(enter("192.0.2.1").is_none());
+        let sources = Sources::default();
+        let enter = |address: &str| enter(&sources, address, 2, 100);
+        let places = (enter("2001:db8::1").unwrap(), enter("2001:db8::2").unwrap());
+        assert_eq!(enter("2001:db8::3").unwrap_err(), Full::Source);
+        assert!(enter("2001:db8:0:1::3").is_ok());
+        let v4 = (enter("192.0.2.1").unwrap(), enter("::ffff:192.0.2.1").unwrap());
+        assert_eq!(enter("192.0.2.1").unwrap_err(), Full::Source);
+        assert!(enter("192.0.2.2").is_ok());
         drop((places, v4));
-        assert!(enter("2001:db8::3").is_some());
+        assert!(enter("2001:db8::3").is_ok());
+        assert!(sources.lock().is_empty());
+    }
+
+    #[test]
+    fn a_network_has_a_number_of_places_however_they_are_spread() {
+        let sources = Sources::default();
+        let enter = |address: &str| enter(&sources, address, 100, 2);
+        let places = (enter("192.0.2.1").unwrap(), enter("192.0.2.200").unwrap());
+        assert_eq!(enter("192.0.2.3").unwrap_err(), Full::Network);
+        assert!(enter("192.0.3.3").is_ok());
+        let v6 = (enter("2001:db8:1:1::1").unwrap(), enter("2001:db8:1:2::1").unwrap());
+        assert_eq!(enter("2001:db8:1:3::1").unwrap_err(), Full::Network);
+        assert!(enter("2001:db8:2:3::1").is_ok());
+        drop((places, v6));
+        assert!(sources.lock().is_empty());
+    }
+
+    #[test]
+    fn no_places_at_all_leaves_nothing_behind() {
+        let sources = Sources::default();
+        assert_eq!(enter(&sources, "192.0.2.1", 0, 1).unwrap_err(), Full::Source);
+        assert_eq!(enter(&sources, "192.0.2.1", 1, 0).unwrap_err(), Full::Network);
         assert!(sources.lock().is_empty());
     }
 }

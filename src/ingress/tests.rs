@@ -1,14 +1,18 @@
 //! Scripted dialogues over in-memory streams, and the listener on a loopback port.
 
-use std::sync::Mutex;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{
     AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream,
 };
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::mail::{Address, Direction};
+use crate::mail::{Address, Direction, EnhancedCode};
 
 /// Writes down what it is asked. Refuses recipients that begin with `no`; panics at those that begin with
 /// `panic`, and at a message that does.
@@ -117,13 +121,15 @@ impl Dialogue {
 
 /// Plays a script: `C:` is sent with CR LF (`C|` as it is, with `\r`, `\n` and `\0` spelled out), `S:` is the
 /// beginning of the next line that arrives, `S: EOF` the end of the connection.
-async fn play<T: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<T>, script: &str) {
+pub(super) async fn play<T: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<T>, script: &str) {
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         if let Some(text) = line.strip_prefix("C: ") {
             stream.write_all(format!("{text}\r\n").as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
         } else if let Some(text) = line.strip_prefix("C|") {
             let raw = text.replace("\\r", "\r").replace("\\n", "\n").replace("\\0", "\0");
             stream.write_all(raw.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
         } else {
             let mut got = String::new();
             stream.read_line(&mut got).await.unwrap();
@@ -337,6 +343,7 @@ impl Listening {
         let address = listener.local_addr().unwrap();
         let recorder = Recorder::default();
         let (shutdown, receiver) = watch::channel(false);
+        let (_, config) = watch::channel(Arc::new(config));
         let serving =
             tokio::spawn(serve(listener, config, Memory::new(1 << 20), Arc::new(recorder.clone()), receiver));
         Listening { address, recorder, shutdown, serving }

@@ -380,3 +380,7 @@ impl ClientCertVerifier for Asks {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+pub(super) mod tests;
