@@ -435,9 +435,12 @@ where
             while discarded < LINGER_BYTES {
                 self.input.clear();
                 self.input.reserve(COMMAND_READ_BYTES);
-                match self.stream.read_buf(&mut self.input).await? {
-                    0 => break,
-                    len => discarded += len,
+                match self.stream.read_buf(&mut self.input).await {
+                    Ok(0) => break,
+                    Ok(len) => discarded += len,
+                    // Few clients end TLS in form, and there is nothing left that could be cut off.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                    Err(error) => return Err(error),
                 }
             }
             Ok(())
@@ -445,3 +448,7 @@ where
         timeout(LINGER, discard).await.unwrap_or(Ok(()))
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

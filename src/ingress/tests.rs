@@ -121,13 +121,15 @@ impl Dialogue {
 
 /// Plays a script: `C:` is sent with CR LF (`C|` as it is, with `\r`, `\n` and `\0` spelled out), `S:` is the
 /// beginning of the next line that arrives, `S: EOF` the end of the connection.
-async fn play<T: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<T>, script: &str) {
+pub(super) async fn play<T: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<T>, script: &str) {
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         if let Some(text) = line.strip_prefix("C: ") {
             stream.write_all(format!("{text}\r\n").as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
         } else if let Some(text) = line.strip_prefix("C|") {
             let raw = text.replace("\\r", "\r").replace("\\n", "\n").replace("\\0", "\0");
             stream.write_all(raw.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
         } else {
             let mut got = String::new();
             stream.read_line(&mut got).await.unwrap();

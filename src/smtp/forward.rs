@@ -183,9 +183,10 @@ fn read(report: &mut Report, key: &str, value: &[u8]) -> Option<()> {
         "PORT" => report.port = told(is_unavailable, || parse_port(&decoded))?,
         "PROTO" => report.protocol = told(is_unavailable, || parse_protocol(&decoded))?,
         "LOGIN" => report.login = told(is_unavailable, || parse_login(decoded))?,
-        "DESTADDR" => drop(told(is_unavailable, || parse_address(&decoded))?),
-        "DESTPORT" => drop(told(is_unavailable, || parse_port(&decoded))?),
-        // IDENT and SOURCE are the peer's own affair.
+        // Where the client connected to is the peer's own affair, but no reason to take nonsense.
+        "DESTADDR" if !is_unavailable => parse_address(&decoded).map(|_| ())?,
+        "DESTPORT" if !is_unavailable => parse_port(&decoded).map(|_| ())?,
+        // So are IDENT and SOURCE.
         _ => {}
     }
     Some(())

@@ -120,7 +120,8 @@ fn an_extension_is_there_exactly_when_it_is_offered() {
     let offers = Offers { dsn: true, require_tls: true, size_bytes: Some(1000), ..Offers::default() };
     let player = Player { offers, ..Player::default() };
     player.check(
-        &format!("EHLO c\r\nMAIL FROM:<> REQUIRETLS\r\nMAIL FROM:<> SIZE=1001\r\nMAIL FROM:<> RET=HDRS\r\nRCPT TO:<a@b.example> NOTIFY=NEVER\r\n"),
+        "EHLO c\r\nMAIL FROM:<> REQUIRETLS\r\nMAIL FROM:<> SIZE=1001\r\nMAIL FROM:<> RET=HDRS\r\n\
+         RCPT TO:<a@b.example> NOTIFY=NEVER\r\n",
         &[
             &ehlo("|DSN^").replace("SIZE 52428800", "SIZE 1000"),
             refused,
