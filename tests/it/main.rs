@@ -7,13 +7,19 @@
     reason = "a test fails by panicking"
 )]
 
+mod chaos;
+mod clock;
 mod custody;
 mod demo;
+mod faithful;
 mod faults;
 mod parts;
 mod postfix;
 mod program;
+mod resolver;
+mod slow;
 mod third_party;
 mod tidy;
+mod vitals;
 mod web;
 mod wire;
