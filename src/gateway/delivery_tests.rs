@@ -127,9 +127,8 @@ impl House {
         let bodies = Bodies::open(&folder.path().join("bodies")).unwrap();
         let quarantine = Quarantine::open(records, bodies, &key, Config::default()).await.unwrap();
         let clock: Clock = Arc::new(|| NOW);
-        let journal = Journal::open(&folder.path().join("journal"), &key, journal::Config::default(), clock)
-            .unwrap()
-            .0;
+        let journal =
+            Journal::open(&folder.path().join("journal"), &key, journal::Config::default(), clock).unwrap().0;
         let hop = Hop::start().await;
         let next_hop = NextHop::Smtp { host: "127.0.0.1".into(), port: hop.port };
         let relay = Relay::new(crate::relay::Config::new(next_hop, "gw.example"));
@@ -140,7 +139,8 @@ impl House {
         self.count += 1;
         let recipients: Vec<Recipient> =
             recipients.iter().map(|text| Address::parse(text).unwrap().into()).collect();
-        let mail = Mail { reverse_path: Address::parse(&format!("{body}@sender.example")).ok(), ..Mail::default() };
+        let mail =
+            Mail { reverse_path: Address::parse(&format!("{body}@sender.example")).ok(), ..Mail::default() };
         Envelope {
             id: TransactionId::from_random([self.count; TransactionId::LEN]),
             direction: Direction::Inbound,

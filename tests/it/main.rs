@@ -8,14 +8,20 @@
 )]
 
 mod accounts;
+mod chaos;
+mod clock;
 mod custody;
 mod demo;
+mod faithful;
 mod faults;
 mod parts;
 mod postfix;
 mod program;
 mod reload;
+mod resolver;
+mod slow;
 mod third_party;
 mod tidy;
+mod vitals;
 mod web;
 mod wire;

@@ -12,6 +12,11 @@ use std::time::{Duration, Instant};
 /// How long a part may take for what it does at once on a quiet machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Whether the long campaigns are wanted: `tests/run --nightly`.
+pub(crate) fn is_nightly() -> bool {
+    std::env::var("LAZARET_NIGHTLY").as_deref() == Ok("1")
+}
+
 /// Waits until `ready` says something.
 pub(crate) fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -71,9 +76,18 @@ impl Gateway {
 
     /// The same, giving what it printed when it does not start.
     pub(crate) fn try_start(folder: &Path, keys: &str) -> Result<Self, String> {
+        Self::try_start_as(folder, keys, |command| command)
+    }
+
+    /// The same, by another command line: `alter` gets the gateway's own.
+    pub(crate) fn try_start_as(
+        folder: &Path,
+        keys: &str,
+        alter: impl FnOnce(Command) -> Command,
+    ) -> Result<Self, String> {
         let config = folder.join("lazaret.toml");
         std::fs::write(&config, configuration(folder, keys)).unwrap();
-        let mut child = lazaret(folder, &["--config", config.to_str().unwrap(), "serve"])
+        let mut child = alter(lazaret(folder, &["--config", config.to_str().unwrap(), "serve"]))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -216,7 +230,17 @@ impl Client {
 
     /// Runs one transaction; the last reply is the answer to it.
     pub(crate) fn send(&mut self, from: &str, to: &[&str], message: &str) -> std::io::Result<String> {
-        let reply = self.command(&format!("MAIL FROM:<{from}>"))?;
+        let mut lines = String::new();
+        for line in message.lines() {
+            lines.push_str(line);
+            lines.push_str("\r\n");
+        }
+        self.send_bytes(&format!("MAIL FROM:<{from}>"), to, lines.as_bytes())
+    }
+
+    /// Runs one transaction, beginning with this MAIL command. Lines must end with CR LF, the last one too.
+    pub(crate) fn send_bytes(&mut self, mail: &str, to: &[&str], message: &[u8]) -> std::io::Result<String> {
+        let reply = self.command(mail)?;
         if !reply.starts_with('2') {
             return Ok(reply);
         }
@@ -231,16 +255,15 @@ impl Client {
         if !reply.starts_with('3') {
             return Ok(reply);
         }
-        let mut wire = String::new();
-        for line in message.lines() {
-            if line.starts_with('.') {
-                wire.push('.');
+        let mut wire = Vec::with_capacity(message.len() + 64);
+        for line in message.split_inclusive(|byte| *byte == b'\n') {
+            if line.starts_with(b".") {
+                wire.push(b'.');
             }
-            wire.push_str(line);
-            wire.push_str("\r\n");
+            wire.extend_from_slice(line);
         }
-        wire.push_str(".\r\n");
-        self.stream.get_mut().write_all(wire.as_bytes())?;
+        wire.extend_from_slice(b".\r\n");
+        self.stream.get_mut().write_all(&wire)?;
         self.reply()
     }
 }
@@ -387,7 +410,7 @@ pub(crate) fn swaks(server: SocketAddr, arguments: &[&str]) -> Output {
 pub(crate) struct Hop {
     /// Where it listens.
     pub(crate) address: SocketAddr,
-    taken: Arc<Mutex<Vec<String>>>,
+    taken: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Hop {
@@ -412,14 +435,21 @@ impl Hop {
         Hop { address, taken }
     }
 
-    /// The messages it has acknowledged, as they came.
+    /// The messages it has acknowledged, as text.
     pub(crate) fn taken(&self) -> Vec<String> {
-        self.taken.lock().unwrap().clone()
+        let taken = self.taken.lock().unwrap();
+        taken.iter().map(|message| String::from_utf8_lossy(message).into_owned()).collect()
+    }
+
+    /// The same, byte by byte as they came, and forgets them.
+    pub(crate) fn take(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut *self.taken.lock().unwrap())
     }
 }
 
 /// Answers one connection; any error ends it.
-fn serve(stream: TcpStream, end_of_data: &str, taken: &Mutex<Vec<String>>) -> Option<()> {
+fn serve(stream: TcpStream, end_of_data: &str, taken: &Mutex<Vec<Vec<u8>>>) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
     let mut writer = stream.try_clone().ok()?;
     let mut reader = BufReader::new(stream);
     writer.write_all(b"220 hop.example ESMTP\r\n").ok()?;
@@ -454,7 +484,7 @@ fn serve(stream: TcpStream, end_of_data: &str, taken: &Mutex<Vec<String>>) -> Op
                 }
                 if end_of_data.starts_with('2') {
                     // What is recorded before the reply leaves is what the hop holds.
-                    taken.lock().unwrap().push(String::from_utf8_lossy(&message).into_owned());
+                    taken.lock().unwrap().push(message);
                 }
                 if end_of_data.is_empty() {
                     return None;
@@ -485,4 +515,25 @@ pub(crate) fn message(subject: &str, text: &str) -> String {
 /// The project's folder.
 pub(crate) fn project() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Finds a file of third-party test data. Where there is none, `tests/run` names the tests that did not run.
+pub(crate) fn needs_test_data(file: &str) -> Option<PathBuf> {
+    let folder =
+        std::env::var_os("LAZARET_TEST_DATA").map_or_else(|| project().join("../shared/data"), PathBuf::from);
+    Some(folder.join(file)).filter(|path| path.exists())
+}
+
+/// Every file below a folder, in order.
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    files
 }

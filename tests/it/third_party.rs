@@ -1,16 +1,9 @@
 //! Mail that is not ours to keep in the repository: where it is there, all of it is scanned.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use crate::parts::{printed, project, run, scratch};
-
-/// Finds a file of third-party test data. Where there is none, `tests/run` names the tests that did not run.
-fn needs_test_data(file: &str) -> Option<PathBuf> {
-    let folder =
-        std::env::var_os("LAZARET_TEST_DATA").map_or_else(|| project().join("../shared/data"), PathBuf::from);
-    Some(folder.join(file)).filter(|path| path.exists())
-}
+use crate::parts::{needs_test_data, printed, run, scratch};
 
 /// Unpacks an archive of messages and scans every one; none may panic or go without a disposition.
 fn check(archive: &Path, least: usize) {

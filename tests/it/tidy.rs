@@ -44,19 +44,8 @@ fn root() -> PathBuf {
 }
 
 fn files_below(folder: &Path, extension: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == extension) {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
+    let mut found = crate::parts::files_below(folder);
+    found.retain(|path| path.extension().is_some_and(|e| e == extension));
     found
 }
 

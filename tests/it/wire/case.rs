@@ -43,7 +43,8 @@ pub(super) struct Hop {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Step {
     pub(super) send: Option<OneOrMany<Piece>>,
-    pub(super) split: Option<usize>,
+    /// Bytes in each piece, or the lengths of the pieces; what is left over is the last.
+    pub(super) split: Option<OneOrMany<usize>>,
     pub(super) pause: Option<f64>,
     /// The sender gives up after so many seconds.
     pub(super) send_s: Option<f64>,
@@ -55,12 +56,22 @@ pub(super) struct Step {
     pub(super) within: Option<Limit>,
     pub(super) gate: bool,
     pub(super) eod: bool,
-    pub(super) tls: Option<serde_json::Value>,
+    pub(super) tls: Option<Tls>,
     pub(super) sleep: Option<f64>,
     pub(super) shut: u8,
     pub(super) reset: u8,
     pub(super) close: u8,
     pub(super) closed: Option<Limit>,
+}
+
+/// A TLS handshake.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Tls {
+    /// The server's name that the client asks for, as it is, however malformed.
+    pub(super) sni: Option<String>,
+    /// It may fail; the dialogue then ends.
+    pub(super) fail: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,10 +153,24 @@ impl Limit {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Check {
+    /// Least and most messages at the next hop.
     pub(super) messages: Option<[usize; 2]>,
+    /// A pattern that no command line at the next hop matches, and one that some line does.
     pub(super) no_hop: Option<String>,
     pub(super) some_hop: Option<String>,
+    /// Patterns for the last message's MAIL and for each of its RCPT commands.
+    pub(super) mail: Option<String>,
+    pub(super) rcpts: Option<Vec<String>>,
+    /// Texts that stand, or do not stand, in the last message.
+    pub(super) has: Option<OneOrMany<String>>,
+    pub(super) has_not: Option<OneOrMany<String>>,
+    /// What follows the header of the last message, and how it ends.
+    pub(super) body: Option<String>,
     pub(super) body_end: Option<String>,
+    /// No NUL reaches the next hop.
+    pub(super) nul: bool,
+    /// Least and most new entries in quarantine.
+    pub(super) kept: Option<[usize; 2]>,
     pub(super) closed: bool,
     pub(super) usable: Option<Usable>,
     pub(super) replies: Vec<(String, usize, usize)>,

@@ -4,9 +4,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::case::{Count, Quiet, Step};
+use super::case::{Count, OneOrMany, Quiet, Step};
 use super::hop::text;
 use super::is_match;
+use super::line::{Line, Trust};
 
 /// How long a reply may take.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -18,11 +19,12 @@ const PAUSE: Duration = Duration::from_millis(30);
 /// One connection to the gateway.
 pub(super) struct Dialogue {
     /// `None` after the client's own close.
-    stream: Option<TcpStream>,
+    stream: Option<Line>,
     input: Vec<u8>,
     is_closed: bool,
     /// The time-out that the gateway is configured with, and a margin.
     timeout: Duration,
+    trust: Trust,
     /// Every reply so far, `CLOSED` among them.
     pub(super) replies: Vec<String>,
     /// Ends of data that were answered 2xx.
@@ -30,16 +32,16 @@ pub(super) struct Dialogue {
 }
 
 impl Dialogue {
-    pub(super) fn connect(address: SocketAddr, timeout: Duration) -> std::io::Result<Self> {
+    pub(super) fn connect(address: SocketAddr, timeout: Duration, trust: Trust) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        let stream = Some(stream);
         Ok(Dialogue {
-            stream,
+            stream: Some(Line::new(stream)),
             input: Vec::new(),
             is_closed: false,
             timeout,
+            trust,
             replies: Vec::new(),
             acknowledged: 0,
         })
@@ -53,8 +55,17 @@ impl Dialogue {
 
     /// Takes a step; `false` when the dialogue ends here.
     pub(super) fn take(&mut self, step: &Step) -> Result<bool, String> {
-        if step.tls.is_some() {
-            return Err("STARTTLS is offered now, and this client has no TLS".to_owned());
+        if let Some(tls) = &step.tls {
+            self.pump();
+            if !self.input.is_empty() {
+                return Err(format!("in clear, before the handshake: {:?}", text(&self.input)));
+            }
+            let Some(stream) = &mut self.stream else { return Ok(false) };
+            match stream.shake_hands(&self.trust, tls.sni.as_deref(), Instant::now() + WITHIN) {
+                Ok(()) => {}
+                Err(_) if tls.fail => return Ok(false),
+                Err(why) => return Err(format!("the handshake fails: {why}")),
+            }
         }
         if let Some(seconds) = step.sleep {
             std::thread::sleep(Duration::from_secs_f64(seconds));
@@ -63,7 +74,7 @@ impl Dialogue {
         if step.shut > 0
             && let Some(stream) = &self.stream
         {
-            stream.shutdown(Shutdown::Write).ok();
+            stream.socket().shutdown(Shutdown::Write).ok();
         }
         if step.close > 0 {
             self.stream = None;
@@ -72,7 +83,7 @@ impl Dialogue {
             && let Some(stream) = self.stream.take()
         {
             // The only way of the standard library's stable part to an RST goes through here.
-            tokio::net::TcpSocket::from_std_stream(stream).set_zero_linger().unwrap();
+            tokio::net::TcpSocket::from_std_stream(stream.into_socket()).set_zero_linger().unwrap();
         }
         let replies = self.collect(step);
         let outcome = self.judge(step, &replies);
@@ -117,8 +128,7 @@ impl Dialogue {
             piece.append_to(&mut wire);
         }
         let deadline = Instant::now() + step.send_s.map_or(WITHIN * 4, Duration::from_secs_f64);
-        let len = step.split.unwrap_or(wire.len()).max(1);
-        for (number, piece) in wire.chunks(len).enumerate() {
+        for (number, piece) in pieces(&wire, step.split.as_ref()).into_iter().enumerate() {
             if number > 0 {
                 std::thread::sleep(step.pause.map_or(PAUSE, Duration::from_secs_f64));
             }
@@ -230,6 +240,26 @@ impl Dialogue {
             }
         }
         Ok(())
+    }
+}
+
+/// Cuts what is sent: into pieces of one length, or of several and a rest.
+fn pieces<'w>(wire: &'w [u8], split: Option<&OneOrMany<usize>>) -> Vec<&'w [u8]> {
+    match split {
+        None => vec![wire],
+        Some(OneOrMany::One(len)) => wire.chunks((*len).max(1)).collect(),
+        Some(OneOrMany::Many(lengths)) => {
+            let mut rest = wire;
+            let mut pieces = Vec::new();
+            for len in lengths {
+                let (piece, after) = rest.split_at((*len).min(rest.len()));
+                pieces.push(piece);
+                rest = after;
+            }
+            pieces.push(rest);
+            pieces.retain(|piece| !piece.is_empty());
+            pieces
+        }
     }
 }
 
