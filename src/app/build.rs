@@ -171,6 +171,7 @@ fn ingress_config(config: &Config, direction: Direction) -> ingress::Config {
     ingress.max_sessions_per_network = config.smtp.max_connections_per_network;
     ingress.command_timeout = config.smtp.idle_timeout;
     ingress.data_timeout = config.smtp.idle_timeout;
+    ingress.tls_timeout = ingress.tls_timeout.min(config.smtp.idle_timeout);
     ingress.session_timeout = config.smtp.session_timeout;
     ingress.min_data_rate = config.smtp.min_data_rate;
     ingress.greeting_delay = config.smtp.greeting_delay;

@@ -61,6 +61,14 @@ pub(super) fn is_ours(name: &str) -> bool {
         || name.eq_ignore_ascii_case("X-Spam-Flag")
 }
 
+/// Whether the message has a Message-ID, by which a retry can be told from an equal message that is sent on
+/// purpose: a script may send the same few lines every day.
+pub(super) fn has_identity(body: &[u8]) -> bool {
+    body.split(|byte| *byte == b'\n')
+        .take_while(|line| !line.trim_ascii().is_empty())
+        .any(|line| line.get(..11).is_some_and(|name| name.eq_ignore_ascii_case(b"Message-ID:")))
+}
+
 /// Whether the message has passed here too often.
 pub(super) fn is_loop(scanned: &Scanned, body: &Bytes) -> bool {
     hops(scanned, body) > MAX_HOPS
@@ -124,6 +132,19 @@ mod tests {
             ("äöüäöüäöü", false),
         ] {
             assert_eq!(is_ours(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_known_again_by_its_message_id_alone() {
+        for (body, expected) in [
+            ("Subject: x\r\nMESSAGE-ID: <1@x>\r\n\r\nbody\r\n", true),
+            ("Message-ID: <1@x>\r\n", true),
+            ("Subject: x\r\n\r\nMessage-ID: <1@x>\r\n", false),
+            ("Subject: x\r\n Message-ID: <1@x>\r\n\r\n", false),
+            ("", false),
+        ] {
+            assert_eq!(has_identity(body.as_bytes()), expected, "{body:?}");
         }
     }
 

@@ -119,7 +119,11 @@ impl Handler for Transaction {
             Protocol::Smtp | Protocol::Esmtp => Speaks::Once,
         };
         let mut attempt = self.gateway.journal.attempt(&envelope, &hash(&body).await);
-        let mut fates = known_fates(&attempt);
+        let mut fates = if trace::has_identity(&body) {
+            known_fates(&attempt)
+        } else {
+            vec![None; envelope.recipients.len()]
+        };
         let scan = if fates.iter().all(Option::is_some) {
             relay.abandon().await;
             Scan::default()
@@ -142,7 +146,11 @@ impl Handler for Transaction {
         // A client that hears 2xx and says something more has it from us. Where it must come back, or does
         // not get the answer, the journal answers for those that are in custody.
         let (Answer::All(reply) | Answer::Each(_, reply)) = &answer;
-        self.unsettled = Some(attempt).filter(|_| reply.is_positive());
+        if !trace::has_identity(&body) {
+            attempt.settle();
+        } else if reply.is_positive() {
+            self.unsettled = Some(attempt);
+        }
         answer
     }
 

@@ -47,6 +47,8 @@ struct Connection<'a, S, H> {
     is_open: bool,
     /// Whether the last message was answered 2xx and the client has said nothing since.
     is_unsettled: bool,
+    /// Whether the client was gone before the answer to its last message was sent.
+    has_left: bool,
     is_draining: bool,
     /// When the session must have ended.
     ends: Instant,
@@ -108,6 +110,7 @@ where
         claim: Claim::default(),
         is_open: false,
         is_unsettled: false,
+        has_left: false,
         is_draining: false,
         ends: Instant::now() + config.session_timeout,
         waiting: None,
@@ -265,6 +268,7 @@ where
                 drop(claim);
                 let replies = self.session.answer_message(answer?);
                 self.is_unsettled = replies.iter().any(Reply::is_positive);
+                self.has_left = self.is_unsettled && self.is_at_end();
                 return Ok(self.send(&replies).await);
             }
         };
@@ -340,7 +344,14 @@ where
                 }
                 Ok(Ok(true))
             }
-            Input::Eof => Ok(Ok(false)),
+            Input::Eof => {
+                // It closed, in order, after the answer was sent. One that had given up before does not
+                // have it, and one that leaves the answer unread resets the connection.
+                if mem::take(&mut self.is_unsettled) && !self.has_left {
+                    guarded(self.handler.settled()).await?;
+                }
+                Ok(Ok(false))
+            }
             Input::Stopped => {
                 self.is_draining = true;
                 self.session.drain();
@@ -379,6 +390,12 @@ where
                 }
             },
         }
+    }
+
+    /// Whether the client has closed already. What it has sent instead is kept.
+    fn is_at_end(&mut self) -> bool {
+        self.make_room(false);
+        matches!(self.stream.read_buf(&mut self.input).now_or_never(), Some(Ok(0) | Err(_)))
     }
 
     /// Makes room in the input buffer; a buffer that was large for a message does not stay so.

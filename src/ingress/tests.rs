@@ -265,6 +265,23 @@ async fn a_client_that_half_closes_after_its_message_is_answered() {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_after_its_answer_has_it() {
+    let mut dialogue = Dialogue::start(config(), Memory::new(1 << 20));
+    dialogue.play(ENVELOPE).await;
+    dialogue.play("C: Hi\nC: .\nS: 250 2.0.0 Kept").await;
+    assert_eq!(dialogue.hang_up().await.last().unwrap(), "settled");
+}
+
+#[tokio::test]
+async fn a_client_that_closed_before_its_answer_may_not_have_it() {
+    let mut dialogue = Dialogue::start(config(), Memory::new(1 << 20));
+    dialogue.play(ENVELOPE).await;
+    dialogue.client.get_mut().write_all(b"Hi\r\n.\r\n").await.unwrap();
+    let log = dialogue.hang_up().await;
+    assert_eq!(log.last().unwrap(), "message b\"Hi\\r\\n\"", "{log:?}");
+}
+
+#[tokio::test]
 async fn a_message_beyond_the_memory_is_put_off_and_the_next_one_passes() {
     let mut dialogue = Dialogue::start(config(), Memory::new(64 * 1024));
     dialogue.play(ENVELOPE).await;

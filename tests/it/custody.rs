@@ -13,12 +13,18 @@ use crate::parts::{Client, Gateway, Hop, eventually, free_port, is_nightly, mess
 const CLIENTS: usize = 8;
 /// Messages that are acknowledged between two kills, at least: what 200 a second are in a fifth of one.
 const MESSAGES_PER_KILL: usize = 40;
-/// Messages in all that may be twice at the next hop, for each kill: less than a seventh of what Postfix has.
+/// Messages that may be twice at the next hop, for each kill, on average: a seventh of what Postfix has.
 const DUPLICATES_PER_KILL: f64 = 0.2;
 
 /// SIGKILLs in the ordinary run, and in the nightly one.
 fn kills() -> usize {
     if is_nightly() { 500 } else { 50 }
+}
+
+/// A kill falls into the window by chance, so a run may be three standard deviations above the average.
+fn most_duplicates() -> usize {
+    let average = DUPLICATES_PER_KILL * f64::from(u32::try_from(kills()).unwrap());
+    (average + 3.0 * average.sqrt()) as usize
 }
 
 /// Every third message is one that policy keeps: the marker scores above the quarantine threshold.
@@ -161,12 +167,9 @@ fn sigkill_under_load_loses_nothing_that_was_acknowledged() {
         kept.keys().filter(|name| !is_kept(name.split('.').nth(1).unwrap().parse().unwrap())).collect();
     assert!(astray.is_empty(), "kept without a reason: {astray:?}");
 
-    let Some(ledger) = ledger(folder.path()) else {
-        println!("there is no ledger: what is twice is only counted");
-        return;
-    };
+    let ledger = ledger(folder.path());
     assert!(kept_again.is_empty(), "kept twice: {kept_again:?}");
-    assert!(per_kill <= DUPLICATES_PER_KILL, "{duplicates} messages are twice at the next hop");
+    assert!(duplicates <= most_duplicates(), "{duplicates} messages are twice at the next hop");
     // A copy is named by the id that the gateway gave it.
     let unnamed: Vec<&&Vec<String>> =
         again.iter().filter(|copies| !copies.iter().any(|copy| ledger.contains(id_of(copy)))).collect();
@@ -181,15 +184,11 @@ fn by_name<T>(named: impl Iterator<Item = (String, T)>) -> BTreeMap<String, Vec<
     map
 }
 
-/// What may exist twice, by the gateway's own account; `None` where it keeps none.
-fn ledger(folder: &Path) -> Option<String> {
+/// What may exist twice, by the gateway's own account.
+fn ledger(folder: &Path) -> String {
     let output = run(folder, &["--config", "lazaret.toml", "ledger", "--json"]);
-    // 2 is clap's status for a command that there is not.
-    if output.status.code() == Some(2) {
-        return None;
-    }
     assert!(output.status.success(), "{}", printed(&output));
-    Some(String::from_utf8(output.stdout).unwrap())
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// The id in the field that the gateway adds.

@@ -52,7 +52,8 @@ const NORMAL: Duration = Duration::from_secs(5);
 const CLOSED: Duration = Duration::from_secs(5);
 
 /// Cases whose expectation is wrong for this program, and why.
-const JUDGED_WRONG: [(&str, &str); 0] = [];
+const JUDGED_WRONG: [(&str, &str); 1] =
+    [("bdat-07", "it announces ten octets and sends nine; bdat-07-whole sends what it announces")];
 
 /// Cases that are no dialogue, and the tests that hold them.
 const ELSEWHERE: [(&str, &str); 5] = [
@@ -432,7 +433,7 @@ fn secure(folder: &Path) -> String {
         let config = folder.join("accounts.toml");
         let password = folder.join("password");
         std::fs::write(&config, format!("data_dir = \"{}\"\n", folder.join("data").display())).unwrap();
-        std::fs::write(&password, "secret\n").unwrap();
+        std::fs::write(&password, "a-long-secret\n").unwrap();
         let [config, password] = [&config, &password].map(|path| path.to_str().unwrap());
         let arguments = ["--config", config, "accounts", "add", "kit", "--sender", "kit@example.org"];
         let output = run(folder, &[&arguments[..], &["--password-file", password]].concat());
