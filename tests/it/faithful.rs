@@ -89,7 +89,7 @@ fn as_a_client_would(file: &[u8]) -> Vec<u8> {
 /// Whether something else arrived than our own fields on top of what was sent.
 fn differs(arrived: &[u8], sent: &[u8]) -> bool {
     // A mailbox's separator stays the first line, where it was.
-    let separator = sent.starts_with(b"From ").then(|| line_len(sent)).unwrap_or(0);
+    let separator = if sent.starts_with(b"From ") { line_len(sent) } else { 0 };
     let Some(mut arrived) = arrived.strip_prefix(&sent[..separator]) else { return true };
     let sent = &sent[separator..];
     while arrived != sent && ADDED.iter().any(|field| arrived.starts_with(field)) {
