@@ -5,19 +5,22 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::sync::Notify;
+use zeroize::Zeroizing;
 
 use super::folder::{Folder, maildir};
 use super::listeners::{Gateways, Wanted};
 use crate::accounts::Accounts;
-use crate::config::{Auth, Config};
+use crate::config::{Auth, Config, Target};
+use crate::dns;
 use crate::gateway::{Access, Authority, Clients, Clock, Gateway, Outbox, Sender, SignIns};
 use crate::ingress::tls::{Acceptor, Certificates, ClientCertificates};
 use crate::ingress::{self, TlsMode};
 use crate::journal::Journal;
 use crate::mail::Direction;
-use crate::privacy::PseudonymKey;
+use crate::privacy::{PseudonymKey, error_chain};
 use crate::quarantine::{self, Quarantine};
-use crate::relay::{self, NextHop, Relay};
+use crate::relay::tls::{Connector, Roots, TlsPolicy};
+use crate::relay::{self, Credentials, Match, NextHop, Relay};
 use crate::rules::{RuleSet, Source};
 use crate::scan::{self, Learned, Rules, Scanner};
 
@@ -53,7 +56,11 @@ impl Built {
             let networks: Vec<String> = config.scan_exempt_networks.iter().map(ToString::to_string).collect();
             tracing::warn!(networks = networks.join(", "), "mail of these clients is not scanned");
         }
-        let gateway = |direction| gateway(config, stores, direction, &quarantine, &scanner);
+        let connector = connector(config)?;
+        let gateway = |direction| {
+            let relay = Relay::new(relay_config(config, direction, connector.clone())?);
+            gateway(config, stores, direction, relay, &quarantine, &scanner)
+        };
         let gateways =
             Gateways { inbound: gateway(Direction::Inbound)?, outbound: gateway(Direction::Outbound)? };
         let mut listeners = Vec::new();
@@ -91,6 +98,7 @@ fn gateway(
     config: &Config,
     stores: &Stores,
     direction: Direction,
+    relay: Relay,
     quarantine: &Quarantine,
     scanner: &Scanner,
 ) -> anyhow::Result<Gateway> {
@@ -141,24 +149,96 @@ fn access(config: &Config, direction: Direction) -> Access {
     }
 }
 
-/// Returns the next hop of a direction, with the data folder's own Maildir where none is named.
-fn next_hop(config: &Config, direction: Direction) -> NextHop {
-    match config.way(direction).next_hops.first().map(|target| target.to.clone()) {
-        Some(NextHop::Maildir { path }) if !path.as_os_str().is_empty() => NextHop::Maildir { path },
-        None | Some(NextHop::Maildir { .. }) => {
-            NextHop::Maildir { path: maildir(&config.data_dir, direction) }
+/// Makes what connects to next hops over TLS and looks domains up. Where the machine's resolvers cannot be
+/// known, there is none, and only next hops that need neither can be used.
+fn connector(config: &Config) -> anyhow::Result<Option<Connector>> {
+    let roots = match &config.tls.roots {
+        Some(file) => Roots::from_file(file).context("tls.roots")?,
+        None => Roots::system().unwrap_or_else(|error| {
+            tracing::warn!(error = error_chain(&error), "no next hop can be verified by a CA");
+            Roots::none()
+        }),
+    };
+    match dns::System::new(&dns::Config::default()) {
+        Ok(resolver) => Ok(Some(Connector::new(roots, Arc::new(resolver))?)),
+        Err(error) if needs_connector(config) => Err(error).context("looking up next hops"),
+        Err(error) => {
+            tracing::warn!(error = error_chain(&error), "names cannot be looked up, next hops get no TLS");
+            Ok(None)
         }
-        Some(other) => other,
     }
 }
 
-fn relay_config(config: &Config, direction: Direction) -> anyhow::Result<relay::Config> {
-    let mut relay = relay::Config::new(next_hop(config, direction), config.hostname.clone());
+fn needs_connector(config: &Config) -> bool {
+    Direction::ALL.into_iter().any(|direction| {
+        let way = config.way(direction);
+        way.all_targets().any(|target| {
+            matches!(target.to, NextHop::Mx { .. } | NextHop::Smtps { .. })
+                || !matches!(way.tls_of(target), TlsPolicy::None | TlsPolicy::Opportunistic)
+        })
+    })
+}
+
+fn relay_config(
+    config: &Config,
+    direction: Direction,
+    connector: Option<Connector>,
+) -> anyhow::Result<relay::Config> {
+    let way = config.way(direction);
+    let targets = |targets: &[Target]| -> anyhow::Result<Vec<relay::Target>> {
+        targets.iter().map(|from| target(config, direction, from)).collect()
+    };
+    let mut routes = Vec::new();
+    for route in &way.routes {
+        let matches = [
+            (!route.domains.is_empty()).then(|| Match::RecipientDomains(route.domains.clone())),
+            (!route.sender_domains.is_empty()).then(|| Match::SenderDomains(route.sender_domains.clone())),
+            (!route.accounts.is_empty()).then(|| Match::Accounts(route.accounts.clone())),
+        ];
+        for matches in matches.into_iter().flatten() {
+            routes.push(relay::Route { matches, targets: targets(&route.next_hops)? });
+        }
+    }
+    let home = NextHop::Maildir { path: maildir(&config.data_dir, direction) };
+    let mut relay = relay::Config::new(home, config.hostname.clone());
+    relay.connector = connector;
+    relay.routes = routes;
+    relay.targets = targets(&way.next_hops)?;
     relay.connect_timeout = config.relay.connect_timeout;
     relay.command_timeout = config.relay.command_timeout;
     relay.data_timeout = config.relay.data_timeout;
     relay.max_idle = config.relay.max_idle;
+    relay.retry_after = config.relay.back_off;
     Ok(relay)
+}
+
+/// Returns a next hop as `relay` wants it; a Maildir without a folder is the data folder's own.
+fn target(config: &Config, direction: Direction, from: &Target) -> anyhow::Result<relay::Target> {
+    let next_hop = match &from.to {
+        NextHop::Maildir { path } if path.as_os_str().is_empty() => {
+            NextHop::Maildir { path: maildir(&config.data_dir, direction) }
+        }
+        other => other.clone(),
+    };
+    let mut target = relay::Target::new(next_hop);
+    target.priority = from.priority;
+    target.weight = from.weight;
+    target.tls = config.way(direction).tls_of(from).clone();
+    target.xclient = from.xclient;
+    if let Some(file) = &from.login_file {
+        target.auth = Some(credentials(file)?);
+    }
+    Ok(target)
+}
+
+/// Reads a name and a password, a line each. What was read is wiped.
+fn credentials(file: &Path) -> anyhow::Result<Credentials> {
+    let reading = || format!("reading the login file {}", file.display());
+    let text = Zeroizing::new(std::fs::read_to_string(file).with_context(reading)?);
+    let mut lines = text.lines();
+    let (login, password) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    Credentials::new(login, password)
+        .with_context(|| format!("{} must hold a name and a password, a line each", file.display()))
 }
 
 fn ingress_config(config: &Config, direction: Direction) -> ingress::Config {

@@ -179,6 +179,11 @@ impl App {
     /// What cannot be used, with its cause; nothing has changed then.
     pub async fn reload(&mut self, mut config: Config) -> anyhow::Result<Vec<&'static str>> {
         let kept = keep_what_cannot_change(&self.config, &mut config);
+        if config.smtp.max_message_bytes > config.smtp.max_bytes_in_flight {
+            anyhow::bail!(
+                "smtp.max_message_size is more than smtp.max_bytes_in_flight, which takes a restart"
+            );
+        }
         let built = Built::new(&config, &self.stores).await?;
         let outbox = built.outbox(&self.stores);
         let change = self.listeners.prepare(built.listeners)?;

@@ -2,16 +2,20 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::problem::{Problem, Problems};
 use super::read::Places;
-use super::way::{Auth, Listener};
+use super::way::{Auth, Listener, Target};
 use super::{Config, Way, place};
+use crate::ingress::tls::{Acceptor, Certificates, ClientCertificates};
 use crate::ingress::{ListenAddress, TlsMode};
 use crate::mail::Direction;
+use crate::privacy::error_chain;
 use crate::relay::NextHop;
+use crate::relay::tls::TlsPolicy;
 
 /// The checks of one configuration.
 struct Checks<'a> {
@@ -33,7 +37,7 @@ pub(super) fn contradictions(config: &Config, places: &Places, problems: &mut Pr
     checks.certificates();
     checks.inbound_relaying();
     checks.outbound_relaying();
-    checks.loops();
+    checks.next_hops();
 }
 
 /// Checks that the files that a configuration names can be read, and that private ones are private.
@@ -43,6 +47,13 @@ pub(super) fn files(config: &Config, places: &Places, problems: &mut Problems) {
         let key = format!("tls.certificates[{}]", index + 1);
         checks.readable(&format!("{key}.chain"), &certificate.chain);
         checks.private(&format!("{key}.key"), &certificate.key);
+    }
+    if checks.problems.0.is_empty() && !config.tls.certificates.is_empty() {
+        let clients =
+            config.tls.client_ca.clone().map_or_else(Default::default, ClientCertificates::SignedBy);
+        if let Err(error) = Acceptor::new(Certificates { own: config.tls.certificates.clone(), clients }) {
+            checks.add("tls.certificates", error_chain(&error));
+        }
     }
     for (key, path) in [("tls.client_ca", &config.tls.client_ca), ("tls.roots", &config.tls.roots)] {
         if let Some(path) = path {
@@ -68,8 +79,7 @@ pub(super) fn files(config: &Config, places: &Places, problems: &mut Problems) {
 
 impl Checks<'_> {
     fn add(&mut self, key: &str, message: impl Into<String>) {
-        // A next hop or a certificate has no line of its own; its list has.
-        let line = self.places.line(key).or_else(|| self.places.line(key.split('[').next().unwrap_or(key)));
+        let line = self.places.line(key);
         self.problems.0.push(Problem { line, key: key.to_owned(), message: message.into() });
     }
 
@@ -204,24 +214,45 @@ impl Checks<'_> {
         }
     }
 
-    /// No next hop is this gateway itself.
-    fn loops(&mut self) {
+    /// No next hop is this gateway itself, and none gets a password in clear.
+    fn next_hops(&mut self) {
         let config = self.config;
         for direction in Direction::ALL {
-            for (key, targets) in config.way(direction).all_next_hops() {
-                for target in targets {
-                    let NextHop::Smtp { host, port } = &target.to else { continue };
-                    let is_us = self
-                        .listeners
-                        .iter()
-                        .any(|(_, _, listener)| place::answers(&listener.listen, host, *port))
-                        || place::answers(&ListenAddress::Tcp(config.web_listen), host, *port);
-                    if is_us {
-                        let key = format!("{}.{key}", direction.as_str());
+            let way = config.way(direction);
+            for (list, targets) in way.all_next_hops() {
+                for (index, target) in targets.iter().enumerate() {
+                    let key = format!("{}.{list}", direction.as_str());
+                    if self.comes_back(&target.to) {
                         self.add(&key, format!("the next hop {} is this gateway itself", target.to));
+                    }
+                    let key = format!("{key}[{}]", index + 1);
+                    if target.login_file.is_some() && !is_encrypted(way, target) {
+                        let message = "a password is sent over TLS alone: set tls to \"required\" or more";
+                        self.add(&format!("{key}.login_file"), message);
+                    }
+                    let passes_on = direction == Direction::Outbound && way.auth == Auth::NextHop;
+                    if passes_on && !is_encrypted(way, target) && !is_on_this_machine(&target.to) {
+                        let message = "outbound.auth = \"next_hop\" passes passwords on: a next hop elsewhere must \
+                                       be an SMTP server with TLS \"required\" or more";
+                        self.add(&key, message);
                     }
                 }
             }
+        }
+    }
+
+    fn comes_back(&self, next_hop: &NextHop) -> bool {
+        match next_hop {
+            NextHop::Smtp { host, port } | NextHop::Smtps { host, port } | NextHop::Lmtp { host, port } => {
+                let web = ListenAddress::Tcp(self.config.web_listen);
+                let mut places = self.listeners.iter().map(|(_, _, listener)| &listener.listen);
+                places.any(|place| place::answers(place, host, *port)) || place::answers(&web, host, *port)
+            }
+            NextHop::LmtpSocket { path } => {
+                let socket = ListenAddress::Unix(path.clone());
+                self.listeners.iter().any(|(_, _, listener)| listener.listen == socket)
+            }
+            NextHop::Mx { .. } | NextHop::Maildir { .. } => false,
         }
     }
 
@@ -246,5 +277,26 @@ impl Checks<'_> {
             let message = format!("{} is open to every user: chmod o= {}", path.display(), path.display());
             self.add(key, message);
         }
+    }
+}
+
+/// Whether nothing is sent to a next hop in clear.
+fn is_encrypted(way: &Way, target: &Target) -> bool {
+    match &target.to {
+        NextHop::Smtps { .. } => true,
+        NextHop::Smtp { .. } | NextHop::Lmtp { .. } | NextHop::Mx { .. } => {
+            !matches!(way.tls_of(target), TlsPolicy::None | TlsPolicy::Opportunistic | TlsPolicy::Published)
+        }
+        NextHop::LmtpSocket { .. } | NextHop::Maildir { .. } => false,
+    }
+}
+
+fn is_on_this_machine(next_hop: &NextHop) -> bool {
+    match next_hop {
+        NextHop::Smtp { host, .. } | NextHop::Smtps { host, .. } | NextHop::Lmtp { host, .. } => {
+            host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+        NextHop::LmtpSocket { .. } | NextHop::Maildir { .. } => true,
+        NextHop::Mx { .. } => false,
     }
 }

@@ -48,7 +48,7 @@ pub struct SmtpLimits {
     pub max_message_bytes: usize,
     /// Recipients in one transaction.
     pub max_recipients: usize,
-    /// Connections in all, each direction.
+    /// Connections in all, each listener.
     pub max_connections: usize,
     /// Connections from one address.
     pub max_connections_per_ip: usize,

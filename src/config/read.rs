@@ -14,10 +14,10 @@ use super::record::unknown;
 pub(super) struct Places(BTreeMap<String, usize>);
 
 impl Places {
-    /// Returns the line of a key; where a table in a list does not have it, that of the table.
+    /// Returns the line of a key; where it has none of its own, that of the list or table that it is in.
     pub(super) fn line(&self, key: &str) -> Option<usize> {
-        let table = || key.rfind(']').and_then(|end| key.get(..=end)).and_then(|table| self.0.get(table));
-        self.0.get(key).or_else(table).copied()
+        let line = self.0.get(key).copied();
+        line.or_else(|| self.line(key.rfind(['.', '[']).and_then(|end| key.get(..end))?))
     }
 }
 

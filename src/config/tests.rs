@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ingress::TlsMode;
+use crate::relay::tls::TlsPolicy;
 use crate::smtp::server::Kind;
 
 fn check(text: &str, expected: &[(Option<usize>, &str)]) {
@@ -102,7 +103,7 @@ protocol = "lmtp"
 domains = ["example.net"]
 next_hops = [
     "smtp://10.0.1.1:25",
-    { to = "smtp://10.0.1.2:25", priority = 20, weight = 3, xclient = true, login_file = "/etc/login" },
+    { to = "smtp://10.0.1.2:25", priority = 20, weight = 3, xclient = true, tls = "required", login_file = "/etc/login" },
 ]
 
 [tls]
@@ -120,6 +121,7 @@ certificates = [{ chain = "/etc/mail.pem", key = "/etc/mail.key" }]
     let [near, far] = &config.inbound.routes[0].next_hops[..] else { panic!() };
     assert_eq!((near.priority, near.weight, near.xclient), (10, 1, false));
     assert_eq!((far.priority, far.weight, far.xclient), (20, 3, true));
+    assert_eq!((&near.tls, &far.tls), (&None, &Some(TlsPolicy::Required)));
     assert_eq!(far.login_file.as_deref(), Some(Path::new("/etc/login")));
     assert_eq!(config.tls.certificates.len(), 1);
 }
@@ -231,4 +233,27 @@ fn every_example_of_the_manual_is_a_good_configuration() {
             panic!("{place}:\n{problems}\n{example}");
         }
     }
+}
+
+#[test]
+fn passwords_go_over_encrypted_connections_and_mail_not_in_circles() {
+    let login = "login_file = \"/etc/login\"";
+    let check_next_hop = |next_hop: &str, expected: &[(Option<usize>, &str)]| {
+        check(&format!("[outbound]\nnext_hop = [{next_hop}]\n"), expected);
+    };
+    let in_clear = (Some(2), "outbound.next_hop[1].login_file");
+    check_next_hop(&format!("{{ to = \"smtp://a\", {login} }}"), &[in_clear]);
+    check_next_hop(&format!("{{ to = \"smtp://a\", tls = \"published\", {login} }}"), &[in_clear]);
+    check_next_hop(&format!("{{ to = \"smtp://a\", tls = \"verified\", {login} }}"), &[]);
+    check_next_hop(&format!("{{ to = \"smtps://a\", {login} }}"), &[]);
+    check_next_hop("{ to = \"smtp://a\", tls = \"verified:\" }", &[(Some(2), "outbound.next_hop[1].tls")]);
+    check(
+        "[outbound]\nnext_hop = \"smtp://192.0.2.1\"\nauth = \"next_hop\"\n",
+        &[(Some(2), "outbound.next_hop[1]")],
+    );
+    check("[outbound]\nnext_hop = \"smtp://127.0.0.1:26\"\nauth = \"next_hop\"\n", &[]);
+    check(
+        "[inbound]\nnext_hop = \"lmtp:/run/a\"\n[[inbound.listener]]\nlisten = \"unix:/run/a\"\nprotocol = \"lmtp\"\n",
+        &[(Some(2), "inbound.next_hop")],
+    );
 }

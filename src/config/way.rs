@@ -9,6 +9,7 @@ use crate::ingress::{ListenAddress, TlsMode};
 use crate::mail::{Address, Domain};
 use crate::policy::{Exemption, OnDegraded, Policy, Thresholds};
 use crate::relay::NextHop;
+use crate::relay::tls::TlsPolicy;
 use crate::smtp::server::Kind;
 
 /// A listener.
@@ -33,8 +34,8 @@ pub struct Target {
     pub priority: u16,
     /// Its share among those of the same priority.
     pub weight: u16,
-    /// Whether the connection is encrypted, and what is asked of the other side.
-    pub tls: String,
+    /// What its connections must be; `None` for what the direction asks.
+    pub tls: Option<TlsPolicy>,
     /// A file with the name and the password to sign in with, a line each.
     pub login_file: Option<PathBuf>,
     /// Whether it is told the client's address by XCLIENT, which it must trust us for.
@@ -85,8 +86,8 @@ pub struct Way {
     pub client_certificates: Vec<Fingerprint>,
     /// Where what passes goes, unless a route says otherwise.
     pub next_hops: Vec<Target>,
-    /// What the next hops that are given without a policy of their own are asked for.
-    pub next_hop_tls: String,
+    /// What the connections to next hops without a policy of their own must be.
+    pub next_hop_tls: TlsPolicy,
     /// Next hops for some of the mail.
     pub routes: Vec<Route>,
     /// Score from which a message is marked.
@@ -126,6 +127,16 @@ impl Way {
             proxy_protocol: false,
         });
         default.chain(self.listeners.iter().cloned()).collect()
+    }
+
+    /// Returns what the connections to a next hop must be.
+    pub fn tls_of<'a>(&'a self, target: &'a Target) -> &'a TlsPolicy {
+        target.tls.as_ref().unwrap_or(&self.next_hop_tls)
+    }
+
+    /// Returns every next hop.
+    pub fn all_targets(&self) -> impl Iterator<Item = &Target> {
+        self.all_next_hops().flat_map(|(_, targets)| targets)
     }
 
     /// Returns the lists of next hops, the default one first, each with the name of its key below the

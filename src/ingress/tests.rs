@@ -296,7 +296,7 @@ async fn a_message_beyond_the_memory_is_put_off_and_the_next_one_passes() {
         )
         .await;
     assert_eq!(dialogue.memory.available_bytes(), 64 * 1024);
-    assert_eq!(dialogue.hang_up().await.len(), 6);
+    assert_eq!(dialogue.hang_up().await.len(), 7);
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn a_large_message_arrives_whole() {
     }
     dialogue.play("C: .\nS: 250").await;
     assert_eq!(dialogue.memory.available_bytes(), 64 << 20);
-    assert_eq!(dialogue.hang_up().await.last().unwrap(), "message 5000000 bytes");
+    assert!(dialogue.hang_up().await.contains(&"message 5000000 bytes".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]

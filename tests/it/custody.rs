@@ -57,8 +57,9 @@ impl Clients {
             let text = if is_kept(number) { "the keepmarker is here" } else { "nothing special" };
             let message = message(&name, text);
             let deadline = Instant::now() + crate::parts::PATIENCE;
+            let mut last = String::new();
             loop {
-                assert!(Instant::now() < deadline, "{name} is never taken");
+                assert!(Instant::now() < deadline, "{name} is never taken: {last}");
                 let client = session.take().map_or_else(|| Client::connect(address), Ok);
                 let sent = client.and_then(|mut client| {
                     let reply = client.send("ann@sender.example", &["alice@example.org"], &message);
@@ -70,7 +71,10 @@ impl Clients {
                         break;
                     }
                     // The session is over, or the transaction may be.
-                    Ok((_, reply)) => assert!(reply.starts_with('4'), "{name}: {reply}"),
+                    Ok((_, reply)) => {
+                        assert!(reply.starts_with('4'), "{name}: {reply}");
+                        last = reply;
+                    }
                     // A gateway that is not there yet is no try.
                     Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                         std::thread::sleep(Duration::from_millis(2));

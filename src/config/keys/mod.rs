@@ -18,6 +18,7 @@ use super::{Auth, Config, RelayLimits, SmtpLimits, TlsFiles, Way};
 use crate::gateway::Marking;
 use crate::ingress::TlsMode;
 use crate::policy::OnDegraded;
+use crate::relay::tls::TlsPolicy;
 
 /// A key of the file.
 pub(super) type Key = record::Key<Config>;
@@ -78,7 +79,7 @@ pub(super) fn blank() -> Config {
         auth: Auth::None,
         client_certificates: Vec::new(),
         next_hops: Vec::new(),
-        next_hop_tls: String::new(),
+        next_hop_tls: TlsPolicy::None,
         routes: Vec::new(),
         tag: 0.0,
         quarantine: 0.0,

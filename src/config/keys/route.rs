@@ -9,7 +9,8 @@ use crate::config::problem::Faults;
 use crate::config::record::{Key, Record};
 use crate::config::value;
 use crate::config::way::{Route, Target};
-use crate::relay::NextHop;
+use crate::relay::tls::{InvalidTlsPolicy, TlsPolicy};
+use crate::relay::{InvalidNextHop, NextHop};
 
 pub(super) static TABLES: [Tables; 2] = [
     Tables {
@@ -78,7 +79,7 @@ pub(super) static TARGET: Record<Target> = Record {
         to: NextHop::Maildir { path: PathBuf::new() },
         priority: 0,
         weight: 0,
-        tls: String::new(),
+        tls: None,
         login_file: None,
         xclient: false,
     },
@@ -105,7 +106,10 @@ pub(super) static TARGET: Record<Target> = Record {
             name: "tls",
             default: "\"\"",
             meaning: "As next_hop_tls of the direction, which holds where this is empty.",
-            set: |t, v| value::text(v).map(|x| t.tls = x),
+            set: |t, v| match value::text(v)?.as_str() {
+                "" => Ok(()),
+                _ => tls(v).map(|x| t.tls = Some(x)),
+            },
         },
         Key {
             name: "login_file",
@@ -144,7 +148,7 @@ pub(super) fn next_hops(value: &DeValue<'_>) -> Result<Vec<Target>, Faults> {
 }
 
 fn plain(to: NextHop, priority: u16) -> Target {
-    Target { to, priority, weight: 1, tls: String::new(), login_file: None, xclient: false }
+    Target { to, priority, weight: 1, tls: None, login_file: None, xclient: false }
 }
 
 fn some<T>(list: Vec<T>) -> Result<Vec<T>, Faults> {
@@ -153,8 +157,13 @@ fn some<T>(list: Vec<T>) -> Result<Vec<T>, Faults> {
 
 /// Reads a next hop. A Maildir without a folder is the data folder's own, which `app` knows.
 fn next_hop(value: &DeValue<'_>) -> Result<NextHop, Faults> {
-    if value::text(value)? == "maildir:" {
-        return Ok(NextHop::Maildir { path: PathBuf::new() });
+    match value::text(value)?.as_str() {
+        "maildir:" => Ok(NextHop::Maildir { path: PathBuf::new() }),
+        text => text.parse().map_err(|error: InvalidNextHop| error.to_string().into()),
     }
-    value::parsed(value, "smtp://127.0.0.1:10025")
+}
+
+/// Reads what the connection to a next hop must be.
+pub(super) fn tls(value: &DeValue<'_>) -> Result<TlsPolicy, Faults> {
+    value::text(value)?.parse().map_err(|error: InvalidTlsPolicy| error.to_string().into())
 }

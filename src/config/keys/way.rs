@@ -31,16 +31,17 @@ macro_rules! way_keys {
             Key {
                 name: concat!($table, ".next_hop"),
                 default: "\"maildir:\"",
-                meaning: "Where mail that passes goes: \"smtp://host:port\", or \"maildir:FOLDER\", which delivers\n\
-                          durably into a Maildir; without a folder, into one in the data folder. A list of them is\n\
-                          tried in its order; a table in it says more, see below.",
+                meaning: "Where mail that passes goes: \"smtp://HOST:PORT\", \"smtps://\", \"lmtp://HOST:PORT\", \"lmtp:PATH\",\n\
+                          \"mx://DOMAIN\" (its exchanges), or \"maildir:FOLDER\", which delivers durably into a Maildir;\n\
+                          without a folder, into one in the data folder. A list of them is tried in its order; a\n\
+                          table in it says more, see below.",
                 set: |c, v| route::next_hops(v).map(|x| c.$way.next_hops = x),
             },
             Key {
                 name: concat!($table, ".next_hop_tls"),
                 default: "\"opportunistic\"",
                 meaning: NEXT_HOP_TLS,
-                set: |c, v| value::text(v).map(|x| c.$way.next_hop_tls = x),
+                set: |c, v| route::tls(v).map(|x| c.$way.next_hop_tls = x),
             },
             Key {
                 name: concat!($table, ".tag"),
@@ -146,8 +147,10 @@ pub(super) static OUTBOUND: [Key; 13] = way_keys!(
     ]
 );
 
-const NEXT_HOP_TLS: &str =
-    "What is asked of a next hop that says nothing itself: \"none\", \"opportunistic\", \"required\".";
+const NEXT_HOP_TLS: &str = "What the connections to next hops must be, unless they say it themselves: \"none\" (in clear),\n\
+     \"opportunistic\" (encrypted where it is offered), \"required\" (encrypted, with any certificate),\n\
+     \"verified\" or \"verified:NAME\" (with a certificate of the host's or this name), \"sha256:HEX\" (with\n\
+     this certificate) or \"published\" (by DANE, else by MTA-STS, else as \"opportunistic\").";
 
 fn default_listener(value: &DeValue<'_>) -> Result<Option<ListenAddress>, Faults> {
     if value.as_str() == Some("") { Ok(None) } else { listener::listen(value).map(Some) }
