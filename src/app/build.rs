@@ -103,7 +103,6 @@ fn gateway(
     scanner: &Scanner,
 ) -> anyhow::Result<Gateway> {
     let way = config.way(direction);
-    let relay = Relay::new(relay_config(config, direction)?);
     Ok(Gateway {
         direction,
         hostname: config.hostname.as_str().into(),
