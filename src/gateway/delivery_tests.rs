@@ -198,7 +198,7 @@ impl House {
             Answer::All(reply) => vec![reply.code()],
             Answer::Each(replies, overall) => {
                 let codes: Vec<u16> = replies.iter().map(crate::mail::Reply::code).collect();
-                let best = codes.iter().any(|code| *code == 250);
+                let best = codes.contains(&250);
                 assert_eq!(overall.code() == 250, best, "{codes:?}");
                 codes
             }

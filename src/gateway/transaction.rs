@@ -46,6 +46,14 @@ struct Open {
     relay: relay::Transaction,
 }
 
+/// A message whose data has ended.
+struct Arrived<'a> {
+    envelope: &'a Envelope,
+    way: &'a Relay,
+    body: &'a Bytes,
+    speaks: Speaks,
+}
+
 impl Handler for Transaction {
     async fn offers(&mut self, client: &Client) -> Offers {
         Offers { mechanisms: self.login.mechanisms(client), ..self.gateway.relay.offers().await }
@@ -128,7 +136,8 @@ impl Handler for Transaction {
             relay.abandon().await;
             Scan::default()
         } else {
-            self.decide_and_deliver(&envelope, &way, relay, &body, speaks, &mut fates, &mut attempt).await
+            let arrived = Arrived { envelope: &envelope, way: &way, body: &body, speaks };
+            self.decide_and_deliver(&arrived, relay, &mut fates, &mut attempt).await
         };
         let fates: Vec<Fate> = fates
             .into_iter()
@@ -177,14 +186,12 @@ impl Transaction {
     /// Scans, decides for each recipient without a fate, and acts. Returns what was found.
     async fn decide_and_deliver(
         &self,
-        envelope: &Envelope,
-        way: &Relay,
+        arrived: &Arrived<'_>,
         relay: relay::Transaction,
-        body: &Bytes,
-        speaks: Speaks,
         fates: &mut [Option<Fate>],
         attempt: &mut Attempt,
     ) -> Scan {
+        let Arrived { envelope, way, body, speaks } = *arrived;
         let scanned = if self.is_exempt(&envelope.client) {
             Ok(Scanned::exempt())
         } else {
