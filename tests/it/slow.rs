@@ -34,7 +34,7 @@ const OPEN_FILES: usize = 6_000;
 fn roomy(hop: &Hop) -> String {
     format!(
         "inbound.next_hop = \"smtp://{}\"\nlog = \"error\"\nsmtp.max_connections = 3000\n\
-         smtp.max_connections_per_ip = 3000",
+         smtp.max_connections_per_ip = 3000\nsmtp.max_connections_per_network = 3000",
         hop.address
     )
 }
