@@ -81,7 +81,7 @@ impl Gateway {
             .spawn()
             .unwrap();
         wait_for(address);
-        Gateway { child, address })
+        Gateway { child, address }
     }
 
     /// Reads a line such as `VmRSS:` of its process's status, in MiB.
