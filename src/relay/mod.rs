@@ -41,6 +41,10 @@ pub use transaction::Transaction;
 
 use route::{Hop, Routes};
 
+/// What the header fields that are added on the way may make of a message, in bytes: it is counted on top of
+/// the size that the client declares. A longer header is possible, and its message is measured before DATA.
+const MAX_ADDED_BYTES: u64 = 2048;
+
 /// Proof that the next hop holds the message durably. Only its own 2xx to the end of data, or the disk's
 /// word for file and folder, makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,10 @@
-//! What may be offered to a client: no more than what every next hop can keep.
+//! What may be offered to a client: no more than what every next hop can keep. Of the size that one takes,
+//! a part is for the header fields that are added on the way, so that a client hears at MAIL what would
+//! not fit.
 
 use futures_util::future::join_all;
 
+use crate::relay::MAX_ADDED_BYTES;
 use crate::relay::route::Hop;
 use crate::smtp::client::Capabilities;
 use crate::smtp::server::Offers;
@@ -30,7 +33,11 @@ async fn ask(hop: &Hop) -> Option<(Capabilities, bool)> {
 /// Joins what the hops in reach offer, each with whether it is proved to be the one that was meant.
 fn join(offered: impl Iterator<Item = (Capabilities, bool)>) -> Offers {
     let each = offered.map(|(capabilities, is_verified)| Offers {
-        size_bytes: capabilities.size.filter(|limit| *limit > 0),
+        // Zero would be no limit at all.
+        size_bytes: capabilities
+            .size
+            .filter(|limit| *limit > 0)
+            .map(|limit| limit.saturating_sub(MAX_ADDED_BYTES).max(1)),
         binary_mime: capabilities.binary_mime && capabilities.chunking,
         dsn: capabilities.dsn,
         require_tls: capabilities.require_tls && is_verified,
@@ -56,7 +63,7 @@ mod tests {
     #[test]
     fn only_what_every_hop_offers_is_offered_and_the_smallest_size() {
         let all = Capabilities {
-            size: Some(1000),
+            size: Some(MAX_ADDED_BYTES + 1000),
             binary_mime: true,
             chunking: true,
             dsn: true,
@@ -68,7 +75,7 @@ mod tests {
         assert_eq!(one.size_bytes, Some(1000));
         let less = Capabilities { size: Some(10), dsn: false, ..all };
         let two = join([(all, true), (less, false)].into_iter());
-        let expected = Offers { size_bytes: Some(10), binary_mime: true, ..Offers::default() };
+        let expected = Offers { size_bytes: Some(1), binary_mime: true, ..Offers::default() };
         assert_eq!(two, expected);
         let unlimited = Capabilities { size: Some(0), chunking: false, ..all };
         let two = join([(unlimited, true), (all, true)].into_iter());

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::mail::{Address, BodyType, EnhancedCode, Mail, Notify, Recipient, Reply, Return};
 use crate::relay::connection::Connection;
 use crate::relay::server::Server;
-use crate::relay::{Accepted, Error, Outcome};
+use crate::relay::{Accepted, Error, MAX_ADDED_BYTES, Outcome};
 use crate::smtp::data::{self, Encoder};
 
 /// What became of MAIL.
@@ -63,7 +63,7 @@ pub(super) fn refusal_ahead(connection: &Connection, mail: &Mail) -> Option<Repl
         Some(Reply::new(code, enhanced, format!("{what} is not supported on the way to the recipient")))
     };
     let path_is_international = mail.reverse_path.as_ref().is_some_and(Address::is_internationalized);
-    if exceeds(offered.size, mail.size_bytes.unwrap_or(0)) {
+    if exceeds(offered.size, mail.size_bytes.map_or(0, with_added)) {
         return Some(too_large());
     }
     if (mail.smtputf8 || path_is_international) && !offered.smtputf8 {
@@ -84,7 +84,7 @@ pub(super) fn mail_line(connection: &Connection, mail: &Mail) -> String {
     let mut line =
         format!("MAIL FROM:<{}>", mail.reverse_path.as_ref().map(Address::to_path).unwrap_or_default());
     if let (Some(_), Some(size)) = (offered.size, mail.size_bytes) {
-        line.push_str(&format!(" SIZE={size}"));
+        line.push_str(&format!(" SIZE={}", with_added(size)));
     }
     match mail.body {
         BodyType::EightBitMime if offered.eight_bit_mime => line.push_str(" BODY=8BITMIME"),
@@ -340,6 +340,12 @@ pub(super) fn temporary(reply: Reply) -> Reply {
     } else {
         reply
     }
+}
+
+/// Returns the size of a message as the next hop gets it, from the one that the client declared (RFC 1870,
+/// section 6.1: an estimate, in which what is added on the way counts).
+fn with_added(size_bytes: u64) -> u64 {
+    size_bytes.saturating_add(MAX_ADDED_BYTES)
 }
 
 /// Whether a size is above what SIZE declares; zero declares nothing (RFC 1870, section 4).

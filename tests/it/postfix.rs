@@ -1,6 +1,8 @@
 //! The gateway between two real Postfix daemons, with swaks as the client: the set-up of the README.
 
+use crate::next_hop::{greet, submit};
 use crate::parts::{Gateway, Postfix, eventually, free_port, printed, scratch, swaks};
+use crate::secure::Ca;
 
 const GTUBE: &str = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X";
 
@@ -42,6 +44,50 @@ fn clean_mail_passes_through_postfix_and_the_gateway_into_the_mailbox() {
     assert!(mail.contains("X-Spam-Flag: NO"), "{mail}");
     assert_eq!(mail.matches("X-Lazaret-Score:").count(), 1, "{mail}");
     assert!(!mail.contains("X-Lazaret-Score: -100"), "a forged field came through: {mail}");
+}
+
+#[test]
+fn the_real_client_is_known_to_the_gateway_and_to_postfix_behind_it() {
+    let folder = scratch();
+    let ca = Ca::new(folder.path());
+    let behind = free_port();
+    let keys = format!(
+        "{}inbound.tls = \"offered\"\nhostname = \"gateway.example.org\"\ninbound.domains = [\"example.org\"]\n\
+         inbound.next_hop = \"smtp://127.0.0.1:{behind}\"\nsmtp.xforward_networks = [\"127.0.0.1\"]\n",
+        ca.issue("gateway.example.org").as_setting()
+    );
+    let gateway = Gateway::start(folder.path(), &keys);
+    let postfix = Postfix::start(behind, gateway.inbound);
+
+    // Through the Postfix in front, which says by XFORWARD whose mail it brings.
+    let output = swaks(
+        postfix.front,
+        &["--local-interface", "127.0.0.7", "--from", "ann@sender.example", "--to", "alice@example.org"],
+    );
+    assert!(output.status.success(), "{}\n{}\n{}", printed(&output), gateway.log(), postfix.log());
+    let mail = eventually("the delivery", || postfix.mailbox("alice").pop());
+    let received = mail.replace("\n ", " ");
+    assert!(
+        received.contains("from client.example ([127.0.0.7]) by gateway.example.org (Lazaret) with ESMTP ")
+    );
+    assert!(gateway.log().contains("client=127.0.0.7 "), "{}", gateway.log());
+    eventually("the line in Postfix's log", || postfix.log().contains("[127.0.0.7]").then_some(()));
+    assert!(postfix.log().contains("orig_client="), "{}", postfix.log());
+
+    // As the MX itself, with STARTTLS: what one of the two hears of the other is the client's own address.
+    let mut client = greet(gateway.inbound, "EHLO mx.sender.example");
+    client.expect("STARTTLS", "220");
+    let mut client = client.start_tls(&ca.client(), "gateway.example.org").unwrap();
+    client.expect("EHLO mx.sender.example", "250");
+    submit(&mut client, "MAIL FROM:<ann@sender.example>", &["bob@example.org"], "over TLS");
+    let reply = client.reply();
+    assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+    let mail = eventually("the delivery", || postfix.mailbox("bob").pop());
+    let received = mail.replace("\n ", " ");
+    assert!(
+        received
+            .contains("from mx.sender.example ([127.0.0.1]) by gateway.example.org (Lazaret) with ESMTPS ")
+    );
 }
 
 #[test]

@@ -205,7 +205,7 @@ fn message() -> Vec<Bytes> {
 const OPEN: &str = "S: 220 hop.example ESMTP
     C: EHLO gw.example
     S: 250-hop.example
-    S: 250-SIZE 1000
+    S: 250-SIZE 3000
     S: 250-SMTPUTF8
     S: 250 8BITMIME
     ";
