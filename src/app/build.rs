@@ -158,7 +158,13 @@ fn connector(config: &Config) -> anyhow::Result<Option<Connector>> {
             Roots::none()
         }),
     };
-    match dns::System::new(&dns::Config::default()) {
+    let names = dns::Config {
+        servers: config.dns.servers.clone(),
+        dnssec: config.dns.dnssec,
+        timeout: config.dns.timeout,
+        ..dns::Config::default()
+    };
+    match dns::System::new(&names) {
         Ok(resolver) => Ok(Some(Connector::new(roots, Arc::new(resolver))?)),
         Err(error) if needs_connector(config) => Err(error).context("looking up next hops"),
         Err(error) => {

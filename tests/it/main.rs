@@ -20,6 +20,7 @@ mod program;
 mod reload;
 mod resolver;
 mod slow;
+mod submission;
 mod third_party;
 mod tidy;
 mod vitals;
