@@ -236,6 +236,19 @@ fn target(config: &Config, direction: Direction, from: &Target) -> anyhow::Resul
     Ok(target)
 }
 
+/// Says in the log where mail goes on to, and how. A password is said to be there, and no more.
+pub(super) fn log_next_hops(config: &Config) {
+    for direction in Direction::ALL {
+        let way = config.way(direction);
+        for target in way.all_targets() {
+            let (direction, tls) = (direction.as_str(), way.tls_of(target));
+            let signs_in = target.login_file.is_some();
+            let priority = target.priority;
+            tracing::info!(direction, to = %target.to, %tls, priority, signs_in, "next hop");
+        }
+    }
+}
+
 /// Reads a name and a password, a line each. What was read is wiped.
 fn credentials(file: &Path) -> anyhow::Result<Credentials> {
     let reading = || format!("reading the login file {}", file.display());
