@@ -11,25 +11,30 @@
 //! client MTA ──► ingress ─► smtp::server session ─► gateway::transaction
 //!                                                     │  scan: message::parse, rules, learned
 //!                                                     │  policy::decide, per recipient
-//!                        relay (next hop) ◄───────────┼───────────► quarantine
+//!                                                     │  journal: held by an earlier attempt? what is begun?
+//!                        relay (next hops) ◄──────────┼───────────► quarantine
 //!                                 └──── Custody ──────┴──── Custody ────┘
-//! client MTA ◄── reply, built only from Custody
+//!                                            journal: who holds it
+//! client MTA ◄── reply, one for each recipient, built only from Custody
 //! ```
 //!
 //! [`gateway::Transaction`] is that path on one page.
 //!
 //! # Invariants
 //!
-//! 1. **Custody.** A 2xx to the end of data is constructed only from proof that somebody else holds the
-//!    message durably: the next hop's own 2xx ([`relay::Accepted`]), the quarantine's commit
-//!    ([`quarantine::Kept`]), or the journal's note of either in an earlier attempt ([`journal::Held`]). Anything unexpected is a 4xx. There is no queue of our own to lose.
+//! 1. **Custody.** A 2xx to the end of data is constructed only from proof, for each recipient, that
+//!    somebody else holds the message durably: the next hop's own 2xx ([`relay::Accepted`]), the
+//!    quarantine's commit ([`quarantine::Kept`]), or the journal's note of either in an earlier attempt
+//!    ([`journal::Held`]). Where one reply stands for several recipients, all of them are proved. Anything
+//!    unexpected is a 4xx. There is no queue of our own to lose.
 //! 2. **The accepted bytes never change.** Header changes are a list of their own, applied once, on the
 //!    way out ([`message::HeaderEdits`]).
 //! 3. **Analysers find, policy decides.** Analysers return [`verdict::Finding`]s; only
 //!    [`policy::decide`], a pure function, makes a [`verdict::Disposition`] of them. An analyser that
 //!    fails adds [`verdict::Degraded`] and takes nothing away.
 //! 4. **One disposition per recipient**, acted on once; never both kept and refused, never dropped in
-//!    silence.
+//!    silence. The journal remembers what was done for whom until the client has heard of it, so that its
+//!    retry repeats nothing; what may exist twice all the same is a line in the ledger.
 //! 5. **Personal data passes through [`privacy`]** before it reaches a log or a metric, by type.
 //! 6. **Everything is bounded**, with a named limit and a clear answer when it is reached.
 //!

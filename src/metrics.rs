@@ -1,129 +1,89 @@
-//! Every metric's name, in one place.
+//! Every metric's name and meaning, in one place.
 //!
 //! No metric carries personal data: label values come from the enums of this crate, never from a message
 //! (POLICY P15).
 
-/// A number that only grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counter {
-    /// Connections accepted, by direction.
-    Connections,
-    /// Connections turned away before their session, by direction and reason.
-    ConnectionsRefused,
-    /// Transactions that reached the end of data, by direction and outcome.
-    Transactions,
-    /// Dispositions of policy, one for each recipient, by direction.
-    Dispositions,
-    /// Analysers that failed on a message, by analyser.
-    Degraded,
-    /// Panics caught in a session or an analyser.
-    Panics,
-    /// Lessons learned, by label.
-    Lessons,
-    /// What people did with kept mail, by action.
-    Reviews,
-    /// Attempts to deliver from the outbox, by result.
-    OutboxAttempts,
-    /// Entries that retention removed.
-    Purged,
-    /// State stores set aside because they did not open.
-    StateStoresSetAside,
-    /// Messages that were answered, in part at least, from an earlier attempt, by direction.
-    JournalAnswers,
-    /// Attempts of which nobody knows whether they sent the message, by cause.
-    JournalDoubts,
-    /// Notes that the journal failed to make, by step.
-    JournalFailures,
-    /// Attempts that the journal forgot because it was full.
-    JournalEvictions,
-    /// Journals set aside because they were damaged.
-    JournalsSetAside,
-    /// Failures of next hops, by kind.
-    NextHopFailures,
-    /// Sessions ended because of what the client said, by direction and reason.
-    TurnedAway,
-    /// TLS handshakes with clients, by result.
-    TlsHandshakes,
-    /// Connections that could not be accepted, by direction: out of descriptors, most often.
-    AcceptErrors,
+/// Makes the enum of one kind from its table. The meaning is the variant's documentation and what the
+/// exporter tells; what is in the table is in `ALL`.
+macro_rules! metrics {
+    ($(#[$attribute:meta])* $kind:ident { $($variant:ident => $name:literal, $help:literal;)+ }) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $kind {
+            $(#[doc = concat!($help, ".")] $variant,)+
+        }
+
+        impl $kind {
+            const ALL: &[$kind] = &[$($kind::$variant),+];
+
+            /// Returns the name under which it is exported.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $($kind::$variant => $name,)+
+                }
+            }
+
+            fn help(self) -> &'static str {
+                match self {
+                    $($kind::$variant => $help,)+
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// A number that only grows.
+    Counter {
+        Connections => "lazaret_connections_total", "Connections accepted, by direction";
+        ConnectionsRefused => "lazaret_connections_refused_total", "Connections turned away before their session, by direction and reason";
+        AcceptErrors => "lazaret_accept_errors_total", "Connections that could not be accepted, by direction: out of descriptors, most often";
+        TurnedAway => "lazaret_turned_away_total", "Sessions ended because of what the client said, by direction and reason";
+        TlsHandshakes => "lazaret_tls_handshakes_total", "TLS handshakes with clients, by result";
+        SignIns => "lazaret_sign_ins_total", "Attempts of clients to sign in, by outcome";
+        Transactions => "lazaret_transactions_total", "Transactions that reached the end of data, by direction and outcome";
+        Dispositions => "lazaret_dispositions_total", "Dispositions of policy, one for each recipient, by direction";
+        Degraded => "lazaret_degraded_total", "Analysers that failed on a message, by analyser";
+        Panics => "lazaret_panics_total", "Panics caught in a session, an analyser or a task";
+        Lessons => "lazaret_lessons_total", "Lessons learned, by label";
+        Reviews => "lazaret_reviews_total", "What people did with kept mail, by action";
+        OutboxAttempts => "lazaret_outbox_attempts_total", "Attempts to deliver from the outbox, by result";
+        Purged => "lazaret_purged_total", "Quarantine entries removed by retention";
+        StateStoresSetAside => "lazaret_state_stores_set_aside_total", "State stores set aside because they did not open";
+        JournalAnswers => "lazaret_journal_answers_total", "Messages that were answered, in part at least, from an earlier attempt, by direction";
+        JournalDoubts => "lazaret_journal_doubts_total", "Attempts that may have sent a message twice, by cause";
+        JournalFailures => "lazaret_journal_failures_total", "Notes that the journal failed to make, by step";
+        JournalEvictions => "lazaret_journal_evictions_total", "Attempts that the journal forgot because it was full";
+        JournalsSetAside => "lazaret_journals_set_aside_total", "Journals set aside because they were damaged";
+        NextHopFailures => "lazaret_next_hop_failures_total", "Failures of next hops, by kind";
+        NextHopTlsHandshakes => "lazaret_next_hop_tls_handshakes_total", "TLS handshakes with next hops, by result";
+        MtaStsFetches => "lazaret_mta_sts_fetches_total", "MTA-STS policies fetched, by result";
+        DnsFailures => "lazaret_dns_failures_total", "Look-ups that had no answer for now, by kind";
+        Reloads => "lazaret_reloads_total", "Reloads of the configuration, by result";
+    }
+}
+
+metrics! {
+    /// A number that goes up and down.
+    Gauge {
+        Sessions => "lazaret_sessions", "Sessions open now";
+        BytesInFlight => "lazaret_bytes_in_flight", "Memory that messages in flight hold, in bytes";
+        ModelLessons => "lazaret_model_lessons", "Lessons in the current model";
+        OutboxWaiting => "lazaret_outbox_waiting", "Releases that wait in the outbox";
+        JournalEntries => "lazaret_journal_entries", "Recipients of unsettled messages that the journal remembers";
+        NextHopsSetAside => "lazaret_next_hops_set_aside", "Next hops that are set aside after a failure";
+    }
+}
+
+metrics! {
+    /// A distribution of durations in seconds.
+    Histogram {
+        Scan => "lazaret_scan_seconds", "Time of one scan";
+        Transaction => "lazaret_transaction_seconds", "Time from the end of data to our reply";
+    }
 }
 
 impl Counter {
-    /// Every counter.
-    pub const ALL: [Counter; 20] = [
-        Counter::Connections,
-        Counter::ConnectionsRefused,
-        Counter::Transactions,
-        Counter::Dispositions,
-        Counter::Degraded,
-        Counter::Panics,
-        Counter::Lessons,
-        Counter::Reviews,
-        Counter::OutboxAttempts,
-        Counter::Purged,
-        Counter::StateStoresSetAside,
-        Counter::JournalAnswers,
-        Counter::JournalDoubts,
-        Counter::JournalFailures,
-        Counter::JournalEvictions,
-        Counter::JournalsSetAside,
-        Counter::NextHopFailures,
-        Counter::TurnedAway,
-        Counter::TlsHandshakes,
-        Counter::AcceptErrors,
-    ];
-
-    /// Returns the name under which it is exported.
-    pub fn name(self) -> &'static str {
-        match self {
-            Counter::Connections => "lazaret_connections_total",
-            Counter::ConnectionsRefused => "lazaret_connections_refused_total",
-            Counter::Transactions => "lazaret_transactions_total",
-            Counter::Dispositions => "lazaret_dispositions_total",
-            Counter::Degraded => "lazaret_degraded_total",
-            Counter::Panics => "lazaret_panics_total",
-            Counter::Lessons => "lazaret_lessons_total",
-            Counter::Reviews => "lazaret_reviews_total",
-            Counter::OutboxAttempts => "lazaret_outbox_attempts_total",
-            Counter::Purged => "lazaret_purged_total",
-            Counter::StateStoresSetAside => "lazaret_state_stores_set_aside_total",
-            Counter::JournalAnswers => "lazaret_journal_answers_total",
-            Counter::JournalDoubts => "lazaret_journal_doubts_total",
-            Counter::JournalFailures => "lazaret_journal_failures_total",
-            Counter::JournalEvictions => "lazaret_journal_evictions_total",
-            Counter::JournalsSetAside => "lazaret_journals_set_aside_total",
-            Counter::NextHopFailures => "lazaret_next_hop_failures_total",
-            Counter::TurnedAway => "lazaret_turned_away_total",
-            Counter::TlsHandshakes => "lazaret_tls_handshakes_total",
-            Counter::AcceptErrors => "lazaret_accept_errors_total",
-        }
-    }
-
-    fn help(self) -> &'static str {
-        match self {
-            Counter::Connections => "Connections accepted",
-            Counter::ConnectionsRefused => "Connections turned away before their session",
-            Counter::Transactions => "Transactions that reached the end of data",
-            Counter::Dispositions => "Dispositions, one for each recipient",
-            Counter::Degraded => "Analysers that failed on a message",
-            Counter::Panics => "Panics caught in a session or an analyser",
-            Counter::Lessons => "Lessons learned",
-            Counter::Reviews => "Actions of people on kept mail",
-            Counter::OutboxAttempts => "Attempts to deliver from the outbox",
-            Counter::Purged => "Quarantine entries removed by retention",
-            Counter::StateStoresSetAside => "State stores set aside because they did not open",
-            Counter::JournalAnswers => "Messages that an earlier attempt answered",
-            Counter::JournalDoubts => "Attempts that may have sent a message twice",
-            Counter::JournalFailures => "Notes that the journal failed to make",
-            Counter::JournalEvictions => "Attempts that the journal forgot because it was full",
-            Counter::JournalsSetAside => "Journals set aside because they were damaged",
-            Counter::NextHopFailures => "Failures of next hops, by kind",
-            Counter::TurnedAway => "Sessions ended because of what the client said",
-            Counter::TlsHandshakes => "TLS handshakes with clients",
-            Counter::AcceptErrors => "Connections that could not be accepted",
-        }
-    }
-
     /// Adds one under a label such as `("direction", "inbound")`.
     pub fn increment(self, labels: &[(&'static str, &'static str)]) {
         self.add(1, labels);
@@ -135,57 +95,7 @@ impl Counter {
     }
 }
 
-/// A number that goes up and down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gauge {
-    /// Sessions open now.
-    Sessions,
-    /// Memory that messages in flight hold, in bytes.
-    BytesInFlight,
-    /// Lessons in the current model.
-    ModelLessons,
-    /// Releases that wait in the outbox.
-    OutboxWaiting,
-    /// Recipients of unsettled messages that the journal remembers.
-    JournalEntries,
-    /// Next hops that are set aside after a failure.
-    NextHopsSetAside,
-}
-
 impl Gauge {
-    /// Every gauge.
-    pub const ALL: [Gauge; 6] = [
-        Gauge::Sessions,
-        Gauge::BytesInFlight,
-        Gauge::ModelLessons,
-        Gauge::OutboxWaiting,
-        Gauge::JournalEntries,
-        Gauge::NextHopsSetAside,
-    ];
-
-    /// Returns the name under which it is exported.
-    pub fn name(self) -> &'static str {
-        match self {
-            Gauge::Sessions => "lazaret_sessions",
-            Gauge::BytesInFlight => "lazaret_bytes_in_flight",
-            Gauge::ModelLessons => "lazaret_model_lessons",
-            Gauge::OutboxWaiting => "lazaret_outbox_waiting",
-            Gauge::JournalEntries => "lazaret_journal_entries",
-            Gauge::NextHopsSetAside => "lazaret_next_hops_set_aside",
-        }
-    }
-
-    fn help(self) -> &'static str {
-        match self {
-            Gauge::Sessions => "Sessions open now",
-            Gauge::BytesInFlight => "Memory that messages in flight hold, in bytes",
-            Gauge::ModelLessons => "Lessons in the current model",
-            Gauge::OutboxWaiting => "Releases that wait in the outbox",
-            Gauge::JournalEntries => "Attempts that the journal remembers",
-            Gauge::NextHopsSetAside => "Next hops set aside after a failure",
-        }
-    }
-
     /// Sets the value.
     pub fn set(self, value: f64) {
         ::metrics::gauge!(self.name()).set(value);
@@ -197,34 +107,7 @@ impl Gauge {
     }
 }
 
-/// A distribution of durations in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Histogram {
-    /// One scan.
-    Scan,
-    /// From the end of data to our reply.
-    Transaction,
-}
-
 impl Histogram {
-    /// Every histogram.
-    pub const ALL: [Histogram; 2] = [Histogram::Scan, Histogram::Transaction];
-
-    /// Returns the name under which it is exported.
-    pub fn name(self) -> &'static str {
-        match self {
-            Histogram::Scan => "lazaret_scan_seconds",
-            Histogram::Transaction => "lazaret_transaction_seconds",
-        }
-    }
-
-    fn help(self) -> &'static str {
-        match self {
-            Histogram::Scan => "Time of one scan",
-            Histogram::Transaction => "Time from the end of data to the reply",
-        }
-    }
-
     /// Records one duration.
     pub fn record(self, duration: std::time::Duration) {
         ::metrics::histogram!(self.name()).record(duration.as_secs_f64());
@@ -250,9 +133,10 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_of_one_form() {
-        let mut names: Vec<&str> = Counter::ALL.map(Counter::name).to_vec();
-        names.extend(Gauge::ALL.map(Gauge::name));
-        names.extend(Histogram::ALL.map(Histogram::name));
+        let counters = Counter::ALL.iter().map(|counter| counter.name());
+        let gauges = Gauge::ALL.iter().map(|gauge| gauge.name());
+        let histograms = Histogram::ALL.iter().map(|histogram| histogram.name());
+        let names: Vec<&str> = counters.chain(gauges).chain(histograms).collect();
         for name in &names {
             assert!(name.starts_with("lazaret_"), "{name}");
             assert_eq!(names.iter().filter(|other| other == &name).count(), 1, "{name}");

@@ -44,9 +44,6 @@ impl fmt::Display for Symbol {
 pub struct Score(f64);
 
 impl Score {
-    /// No evidence either way.
-    pub const ZERO: Score = Score(0.0);
-
     /// Takes a number of points; what is not finite counts as nothing, what is huge as 10,000.
     pub fn new(points: f64) -> Self {
         // Adding zero makes the negative zero of an empty sum a plain one.

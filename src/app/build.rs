@@ -158,7 +158,13 @@ fn connector(config: &Config) -> anyhow::Result<Option<Connector>> {
             Roots::none()
         }),
     };
-    match dns::System::new(&dns::Config::default()) {
+    let names = dns::Config {
+        servers: config.dns.servers.clone(),
+        dnssec: config.dns.dnssec,
+        timeout: config.dns.timeout,
+        ..dns::Config::default()
+    };
+    match dns::System::new(&names) {
         Ok(resolver) => Ok(Some(Connector::new(roots, Arc::new(resolver))?)),
         Err(error) if needs_connector(config) => Err(error).context("looking up next hops"),
         Err(error) => {
@@ -228,6 +234,19 @@ fn target(config: &Config, direction: Direction, from: &Target) -> anyhow::Resul
         target.auth = Some(credentials(file)?);
     }
     Ok(target)
+}
+
+/// Says in the log where mail goes on to, and how. A password is said to be there, and no more.
+pub(super) fn log_next_hops(config: &Config) {
+    for direction in Direction::ALL {
+        let way = config.way(direction);
+        for target in way.all_targets() {
+            let (direction, tls) = (direction.as_str(), way.tls_of(target));
+            let signs_in = target.login_file.is_some();
+            let priority = target.priority;
+            tracing::info!(direction, to = %target.to, %tls, priority, signs_in, "next hop");
+        }
+    }
 }
 
 /// Reads a name and a password, a line each. What was read is wiped.

@@ -166,6 +166,16 @@ impl Listeners {
             .map(|running| &running.address)
     }
 
+    /// Says in the log where it is listened, and for what.
+    pub(super) fn log(&self) {
+        for running in &self.running {
+            let config = running.config.borrow();
+            let (protocol, tls) = (config.kind, config.tls_mode);
+            let direction = running.direction.as_str();
+            tracing::info!(address = %running.address, direction, ?protocol, ?tls, "listening");
+        }
+    }
+
     /// Returns the names of the sockets that were handed over and that no listener has taken.
     pub(super) fn unused(&self) -> impl Iterator<Item = &str> {
         self.inherited.names()

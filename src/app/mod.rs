@@ -130,6 +130,8 @@ impl App {
 
         let (stop, stopped) = watch::channel(false);
         listeners.commit(change, built.gateways);
+        listeners.log();
+        build::log_next_hops(config);
         Ok(App {
             web,
             administrator_link,
@@ -188,6 +190,8 @@ impl App {
         let outbox = built.outbox(&self.stores);
         let change = self.listeners.prepare(built.listeners)?;
         self.listeners.commit(change, built.gateways);
+        self.listeners.log();
+        build::log_next_hops(&config);
         self.notices.store(Arc::new(outbox.inbound.clone()));
         self.deliveries.replace(outbox);
         self.config = config;

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::ingress::Inherited;
 use crate::mail::Direction;
+use crate::metrics::Counter;
 
 pub(super) fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let config = Config::load(path)?;
@@ -85,6 +86,13 @@ async fn reload(app: &mut App, path: Option<&Path>) {
         Ok(now) => tell_systemd(&[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!(%error, "telling systemd"),
     }
+    let result = if change(app, path).await { "done" } else { "refused" };
+    Counter::Reloads.increment(&[("result", result)]);
+    tell_systemd(&[NotifyState::Ready]);
+}
+
+/// Takes what the file says now; whether it was taken.
+async fn change(app: &mut App, path: Option<&Path>) -> bool {
     match Config::load(path) {
         Ok(config) => match app.reload(config).await {
             Ok(kept) => {
@@ -92,6 +100,7 @@ async fn reload(app: &mut App, path: Option<&Path>) {
                     tracing::warn!(key, "changed in the configuration, and takes effect after a restart");
                 }
                 tracing::info!("the configuration was reloaded");
+                return true;
             }
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "the configuration was not reloaded");
@@ -109,7 +118,7 @@ async fn reload(app: &mut App, path: Option<&Path>) {
             tracing::error!(error = format!("{error:#}"), "the configuration was not reloaded");
         }
     }
-    tell_systemd(&[NotifyState::Ready]);
+    false
 }
 
 /// Tells systemd how we are, if it wants to know (sd_notify(3)).

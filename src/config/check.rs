@@ -15,7 +15,7 @@ use crate::ingress::{ListenAddress, TlsMode};
 use crate::mail::Direction;
 use crate::privacy::error_chain;
 use crate::relay::NextHop;
-use crate::relay::tls::TlsPolicy;
+use crate::relay::tls::{Roots, TlsPolicy};
 
 /// The checks of one configuration.
 struct Checks<'a> {
@@ -59,6 +59,12 @@ pub(super) fn files(config: &Config, places: &Places, problems: &mut Problems) {
         if let Some(path) = path {
             checks.readable(key, path);
         }
+    }
+    if let Some(path) = &config.tls.roots
+        && path.is_file()
+        && let Err(error) = Roots::from_file(path)
+    {
+        checks.add("tls.roots", error_chain(&error));
     }
     if let Some(folder) = &config.rules_dir
         && let Err(error) = std::fs::read_dir(folder)
@@ -141,10 +147,10 @@ impl Checks<'_> {
             if listener.proxy_protocol && config.smtp.proxy_networks.is_empty() {
                 self.add(&format!("{table}.proxy_protocol"), "nobody may: set smtp.proxy_networks");
             }
-            if listener.tls != TlsMode::None || place::is_local(&listener.listen) {
-                continue;
-            }
-            if direction == Direction::Outbound && config.outbound.auth != Auth::None {
+            // A proxy on this machine brings clients of the world.
+            let is_local = place::is_local(&listener.listen) && !listener.proxy_protocol;
+            let signs_in = direction == Direction::Outbound && config.outbound.auth != Auth::None;
+            if signs_in && listener.tls == TlsMode::None && !is_local {
                 self.add(
                     &key,
                     "passwords would travel in clear: set \"required\", \"implicit\" or \"offered\"",
@@ -219,21 +225,29 @@ impl Checks<'_> {
         let config = self.config;
         for direction in Direction::ALL {
             let way = config.way(direction);
-            for (list, targets) in way.all_next_hops() {
+            for (number, (list, targets)) in way.all_next_hops().enumerate() {
+                // Clients sign in with the next hops of their account's route, or with the default ones.
+                let route = number.checked_sub(1).and_then(|index| way.routes.get(index));
+                let passes_on = direction == Direction::Outbound
+                    && way.auth == Auth::NextHop
+                    && route.is_none_or(|route| !route.accounts.is_empty());
                 for (index, target) in targets.iter().enumerate() {
                     let key = format!("{}.{list}", direction.as_str());
                     if self.comes_back(&target.to) {
                         self.add(&key, format!("the next hop {} is this gateway itself", target.to));
                     }
                     let key = format!("{key}[{}]", index + 1);
-                    if target.login_file.is_some() && !is_encrypted(way, target) {
-                        let message = "a password is sent over TLS alone: set tls to \"required\" or more";
+                    if takes_passwords(way, target) {
+                        continue;
+                    }
+                    if target.login_file.is_some() {
+                        let message = "a password is sent over TLS alone: set tls to \"required\", \"verified\" or \
+                                       \"sha256:HEX\"";
                         self.add(&format!("{key}.login_file"), message);
                     }
-                    let passes_on = direction == Direction::Outbound && way.auth == Auth::NextHop;
-                    if passes_on && !is_encrypted(way, target) && !is_on_this_machine(&target.to) {
-                        let message = "outbound.auth = \"next_hop\" passes passwords on: a next hop elsewhere must \
-                                       be an SMTP server with TLS \"required\" or more";
+                    if passes_on {
+                        let message = "outbound.auth = \"next_hop\" passes passwords on: this must be an SMTP server \
+                                       with tls \"required\", \"verified\" or \"sha256:HEX\"";
                         self.add(&key, message);
                     }
                 }
@@ -280,23 +294,21 @@ impl Checks<'_> {
     }
 }
 
-/// Whether nothing is sent to a next hop in clear.
-fn is_encrypted(way: &Way, target: &Target) -> bool {
-    match &target.to {
-        NextHop::Smtps { .. } => true,
-        NextHop::Smtp { .. } | NextHop::Lmtp { .. } | NextHop::Mx { .. } => {
-            !matches!(way.tls_of(target), TlsPolicy::None | TlsPolicy::Opportunistic | TlsPolicy::Published)
+/// Whether a password may go to a next hop: where nothing but TLS will do, or nobody stands between. The
+/// password goes over TLS there as well.
+fn takes_passwords(way: &Way, target: &Target) -> bool {
+    let host = match &target.to {
+        NextHop::Smtps { .. } => return true,
+        NextHop::Smtp { host, .. } | NextHop::Lmtp { host, .. } => Some(host),
+        NextHop::Mx { .. } => None,
+        NextHop::LmtpSocket { .. } | NextHop::Maildir { .. } => return false,
+    };
+    match way.tls_of(target) {
+        TlsPolicy::Required | TlsPolicy::Verified { .. } | TlsPolicy::Fingerprint(_) => true,
+        TlsPolicy::Opportunistic | TlsPolicy::Published => {
+            let ip = host.and_then(|host| host.parse::<IpAddr>().ok());
+            ip.is_some_and(|ip| ip.to_canonical().is_loopback())
         }
-        NextHop::LmtpSocket { .. } | NextHop::Maildir { .. } => false,
-    }
-}
-
-fn is_on_this_machine(next_hop: &NextHop) -> bool {
-    match next_hop {
-        NextHop::Smtp { host, .. } | NextHop::Smtps { host, .. } | NextHop::Lmtp { host, .. } => {
-            host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        }
-        NextHop::LmtpSocket { .. } | NextHop::Maildir { .. } => true,
-        NextHop::Mx { .. } => false,
+        TlsPolicy::None => false,
     }
 }

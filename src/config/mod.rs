@@ -41,6 +41,17 @@ pub struct TlsFiles {
     pub roots: Option<PathBuf>,
 }
 
+/// How names are looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameLookup {
+    /// The resolvers to ask; none for those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// Whether answers are validated by DNSSEC.
+    pub dnssec: bool,
+    /// Time for one answer of one resolver.
+    pub timeout: Duration,
+}
+
 /// Limits of the SMTP listeners, and whose word counts there.
 #[derive(Debug, Clone)]
 pub struct SmtpLimits {
@@ -108,6 +119,8 @@ pub struct Config {
     pub outbound: Way,
     /// Certificates.
     pub tls: TlsFiles,
+    /// Name servers.
+    pub dns: NameLookup,
     /// Limits of the listeners.
     pub smtp: SmtpLimits,
     /// Limits towards the next hops.

@@ -67,6 +67,20 @@ fn nothing_relays_for_the_world_by_accident() {
     check("[outbound]\nlisten = \"0.0.0.0:25\"\nnetworks = []\n", &[(Some(3), "outbound.networks")]);
     check("[outbound]\nlisten = \"0.0.0.0:25\"\nnetworks = [\"10.0.0.0/8\"]\n", &[]);
     check("[outbound]\nlisten = \"0.0.0.0:587\"\nauth = \"accounts\"\n", &[(None, "outbound.tls")]);
+    check("[outbound]\nlisten = \"systemd:out\"\nauth = \"accounts\"\n", &[(None, "outbound.tls")]);
+    check("[outbound]\nauth = \"accounts\"\n", &[]);
+    let certificate = "tls.certificates = [{ chain = \"/a\", key = \"/b\" }]\n";
+    check(
+        &format!(
+            "{certificate}[outbound]\nauth = \"accounts\"\n[[outbound.listener]]\nlisten = \"0.0.0.0:587\"\n"
+        ),
+        &[(Some(4), "outbound.listener[1].tls")],
+    );
+    check(
+        "smtp.proxy_networks = [\"127.0.0.1\"]\n[outbound]\nauth = \"accounts\"\n[[outbound.listener]]\n\
+         listen = \"127.0.0.1:587\"\nproxy_protocol = true\n",
+        &[(Some(4), "outbound.listener[1].tls")],
+    );
     for list in [
         "\"0.0.0.0/0\"",
         "\"::/0\"",
@@ -184,6 +198,19 @@ fn the_files_that_are_named_must_be_there_and_keys_must_be_private() {
 }
 
 #[test]
+fn resolvers_are_addresses_with_or_without_a_port() {
+    let config =
+        Config::read("[dns]\nservers = [\"192.0.2.1\", \"[::1]:5353\", \"::1\"]\n", |_| None).unwrap();
+    assert_eq!(
+        config.dns.servers,
+        ["192.0.2.1:53", "[::1]:5353", "[::1]:53"].map(|text| text.parse().unwrap())
+    );
+    for bad in ["dns.example.org", "0.0.0.0", "192.0.2.1:0", "224.0.0.251"] {
+        check(&format!("dns.servers = [\"{bad}\"]\n"), &[(Some(1), "dns.servers[1]")]);
+    }
+}
+
+#[test]
 fn a_misspelt_key_names_the_right_one() {
     let problems = Config::read("[inbound]\nnexthop = \"maildir:\"\n", |_| None).unwrap_err();
     assert!(problems.to_string().contains("did you mean inbound.next_hop?"), "{problems}");
@@ -252,6 +279,17 @@ fn passwords_go_over_encrypted_connections_and_mail_not_in_circles() {
         &[(Some(2), "outbound.next_hop[1]")],
     );
     check("[outbound]\nnext_hop = \"smtp://127.0.0.1:26\"\nauth = \"next_hop\"\n", &[]);
+    check("[outbound]\nnext_hop = \"maildir:\"\nauth = \"next_hop\"\n", &[(Some(2), "outbound.next_hop[1]")]);
+    check_next_hop(&format!("{{ to = \"smtp://127.0.0.1:26\", {login} }}"), &[]);
+    check_next_hop(&format!("{{ to = \"smtp://127.0.0.1:26\", tls = \"none\", {login} }}"), &[in_clear]);
+    check_next_hop(&format!("{{ to = \"mx://a.example\", {login} }}"), &[in_clear]);
+    check_next_hop(&format!("{{ to = \"lmtp:/run/a\", {login} }}"), &[in_clear]);
+    // Nobody signs in with the next hop of a route by sender.
+    check(
+        "[outbound]\nnext_hop = \"smtps://a\"\nauth = \"next_hop\"\n[[outbound.route]]\nnext_hops = [\"smtp://b\"]\n\
+         sender_domains = [\"example.org\"]\n[[outbound.route]]\nnext_hops = [\"smtp://b\"]\naccounts = [\"kit\"]\n",
+        &[(Some(8), "outbound.route[2].next_hops[1]")],
+    );
     check(
         "[inbound]\nnext_hop = \"lmtp:/run/a\"\n[[inbound.listener]]\nlisten = \"unix:/run/a\"\nprotocol = \"lmtp\"\n",
         &[(Some(2), "inbound.next_hop")],

@@ -160,14 +160,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same question may have another answer later.
-    pub fn is_temporary(&self) -> bool {
-        match self {
-            Error::Temporary(_) | Error::Bogus | Error::Setup(_) => true,
-            Error::InvalidName | Error::NoSuchName | Error::NoData => false,
-        }
-    }
-
     /// Whether it is known that there is no such record.
     pub fn is_absence(&self) -> bool {
         matches!(self, Error::NoSuchName | Error::NoData)

@@ -26,6 +26,7 @@ use crate::dns::{
     Error, Exchange, MAX_ADDRESSES, MAX_TEXT_BYTES, MAX_TEXTS, MAX_TLSA, MAX_TLSA_BYTES, Mx, Resolver, Tlsa,
     TlsaRecord,
 };
+use crate::metrics::Counter;
 
 /// No answer is kept longer, whatever its TTL says.
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -241,8 +242,19 @@ pub(super) fn read_text(txt: &TXT) -> Option<String> {
     (bytes.len() <= MAX_TEXT_BYTES).then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Says what an unsuccessful look-up means. Texts of the library are left behind: they repeat the name.
+/// Says what an unsuccessful look-up means, and counts it where it is one. Texts of the library are left
+/// behind: they repeat the name.
 fn failure(error: &NetError) -> Error {
+    let error = meaning(error);
+    if let Error::Temporary(kind) = error {
+        Counter::DnsFailures.increment(&[("kind", kind)]);
+    } else if error == Error::Bogus {
+        Counter::DnsFailures.increment(&[("kind", "bogus")]);
+    }
+    error
+}
+
+fn meaning(error: &NetError) -> Error {
     let absence = |code: ResponseCode| match code {
         ResponseCode::NXDomain => Error::NoSuchName,
         ResponseCode::NoError => Error::NoData,

@@ -95,28 +95,6 @@ impl Access {
             _ => Ok(()),
         }
     }
-
-    /// Whether the whole world may send to the whole world: no domain is named, or the networks together are
-    /// all there is.
-    pub fn is_open(&self) -> bool {
-        match self {
-            Access::Domains(domains) => domains.is_empty(),
-            Access::Clients(clients) => {
-                IpNet::aggregate(&clients.networks).iter().any(|net| net.prefix_len() == 0)
-            }
-        }
-    }
-
-    /// Returns the clients of the rule, which becomes one of clients where it is not.
-    pub fn clients_mut(&mut self) -> &mut Clients {
-        if let Access::Domains(_) = self {
-            *self = Access::Clients(Clients::default());
-        }
-        match self {
-            Access::Clients(clients) => clients,
-            Access::Domains(_) => unreachable!("it was made a rule of clients"),
-        }
-    }
 }
 
 impl Clients {
@@ -237,26 +215,6 @@ mod tests {
     fn with_nothing_named_nobody_gets_through() {
         let access = Access::Clients(Clients::default());
         check(&access, "127.0.0.1", "friend@anywhere.example", false);
-        assert!(!access.is_open());
-    }
-
-    #[test]
-    fn a_rule_for_the_whole_world_is_known_as_one() {
-        let of = |networks: &[&str]| {
-            let networks = networks.iter().map(|net| net.parse().unwrap()).collect();
-            Access::Clients(Clients { networks, certificates: Vec::new() })
-        };
-        for (networks, expected) in [
-            (&["0.0.0.0/0"][..], true),
-            (&["::/0"], true),
-            (&["0.0.0.0/1", "128.0.0.0/1"], true),
-            (&["10.0.0.0/8", "192.0.2.0/24", "2001:db8::/32"], false),
-            (&["0.0.0.0/1"], false),
-        ] {
-            assert_eq!(of(networks).is_open(), expected, "{networks:?}");
-        }
-        assert!(Access::Domains(Vec::new()).is_open());
-        assert!(!our_clients().is_open());
     }
 
     #[test]

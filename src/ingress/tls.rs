@@ -1,7 +1,7 @@
 //! The server's side of TLS: which certificate a client gets, and what is known of the client's own.
 //!
-//! TLS 1.2 and later, one crypto provider. New files are taken as a whole or not at all, and change only the
-//! handshakes that begin afterwards. No early data: it can be replayed, and SMTP is not idempotent.
+//! TLS 1.2 and later, one crypto provider. Files are read as a whole or not at all, once: new ones are for a
+//! new [`Acceptor`]. No early data: it can be replayed, and SMTP is not idempotent.
 //!
 //! A certificate that a client shows is never a reason to end the connection: it is proof of who the client
 //! is where it is verified, and nothing where it is not. A sender that shows its web server's certificate
@@ -12,7 +12,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
@@ -136,16 +135,12 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct Acceptor {
     files: Arc<Certificates>,
-    current: Arc<ArcSwap<Current>>,
-}
-
-/// What one reading of the files gave.
-struct Current {
     config: Arc<ServerConfig>,
     clients: Judge,
 }
 
 /// Says which certificates of clients count.
+#[derive(Clone)]
 enum Judge {
     Nobody,
     SignedBy(Arc<dyn ClientCertVerifier>),
@@ -158,18 +153,8 @@ impl Acceptor {
     /// # Errors
     /// Which file cannot be used, and why.
     pub fn new(files: Certificates) -> Result<Self, TlsError> {
-        let current = load(&files)?;
-        Ok(Acceptor { files: Arc::new(files), current: Arc::new(ArcSwap::from_pointee(current)) })
-    }
-
-    /// Reads the same files again; handshakes that begin afterwards, of every clone, use what they hold now.
-    /// Blocks for as long as that takes.
-    ///
-    /// # Errors
-    /// Which file cannot be used, and why; what was read before stays in use.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        self.current.store(Arc::new(load(&self.files)?));
-        Ok(())
+        let (config, clients) = load(&files)?;
+        Ok(Acceptor { files: Arc::new(files), config: Arc::new(config), clients })
     }
 
     /// Does a handshake; how long it may take is the caller's to say.
@@ -180,35 +165,15 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let current = self.current.load_full();
         // Counts a handshake that is given up, too: this future is dropped then.
         let mut attempt = Attempt { result: "abandoned" };
-        let accepted = tokio_rustls::TlsAcceptor::from(Arc::clone(&current.config)).accept(stream).await;
+        let accepted = tokio_rustls::TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).await;
         attempt.result = if accepted.is_ok() { "done" } else { "failed" };
         let stream = accepted?;
-        let tls = current.describe(stream.get_ref().1);
+        let tls = self.describe(stream.get_ref().1);
         Ok((stream, tls))
     }
-}
 
-impl fmt::Debug for Acceptor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acceptor").field("files", &self.files).finish_non_exhaustive()
-    }
-}
-
-/// A handshake in [`Counter::TlsHandshakes`].
-struct Attempt {
-    result: &'static str,
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        Counter::TlsHandshakes.increment(&[("result", self.result)]);
-    }
-}
-
-impl Current {
     fn describe(&self, connection: &ServerConnection) -> Tls {
         let version = match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -238,7 +203,24 @@ impl Current {
     }
 }
 
-fn load(files: &Certificates) -> Result<Current, TlsError> {
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+/// A handshake in [`Counter::TlsHandshakes`].
+struct Attempt {
+    result: &'static str,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        Counter::TlsHandshakes.increment(&[("result", self.result)]);
+    }
+}
+
+fn load(files: &Certificates) -> Result<(ServerConfig, Judge), TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut keys = Vec::new();
     for pair in &files.own {
@@ -263,8 +245,7 @@ fn load(files: &Certificates) -> Result<Current, TlsError> {
             (builder.with_client_cert_verifier(asks), Judge::Anybody)
         }
     };
-    let config = builder.with_cert_resolver(Arc::new(ByName { keys }));
-    Ok(Current { config: Arc::new(config), clients })
+    Ok((builder.with_cert_resolver(Arc::new(ByName { keys })), clients))
 }
 
 fn certified_key(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {

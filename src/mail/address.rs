@@ -71,11 +71,6 @@ impl Domain {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// Returns the organisational domain by the public suffix list, or the domain itself where it has none.
-    pub fn organisational(&self) -> &str {
-        psl::domain_str(&self.0).unwrap_or(&self.0)
-    }
 }
 
 impl fmt::Debug for Domain {

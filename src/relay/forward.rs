@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use crate::mail::{Client, Protocol};
 use crate::smtp::client::Attributes;
+use crate::smtp::xtext;
 
 /// The longest command line, in bytes without its CR LF (RFC 5321, section 4.5.3.1.4).
 const MAX_LINE_BYTES: usize = 510;
@@ -64,7 +65,8 @@ pub(super) fn xclient(offered: Attributes, client: &Client) -> Option<String> {
 const MAX_VALUE_BYTES: usize = 240;
 
 fn attribute(name: &str, value: Option<&str>) -> String {
-    let encoded = value.map(xtext).filter(|value| !value.is_empty() && value.len() <= MAX_VALUE_BYTES);
+    let encoded =
+        value.map(xtext::encode).filter(|value| !value.is_empty() && value.len() <= MAX_VALUE_BYTES);
     format!(" {name}={}", encoded.as_deref().unwrap_or(UNAVAILABLE))
 }
 
@@ -81,18 +83,6 @@ fn protocol(client: &Client) -> &'static str {
         Protocol::Esmtp => "ESMTP",
         Protocol::Lmtp => "LMTP",
     }
-}
-
-/// Writes a text as xtext (RFC 3461, section 4).
-fn xtext(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'!'..=b'~' if !matches!(byte, b'+' | b'=') => encoded.push(char::from(byte)),
-            _ => encoded.push_str(&format!("+{byte:02X}")),
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -18,6 +18,18 @@ pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
+/// Encodes a text as xtext.
+pub fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'!'..=b'~' if !matches!(byte, b'+' | b'=') => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("+{byte:02X}")),
+        }
+    }
+    encoded
+}
+
 fn hex_digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -47,5 +59,13 @@ mod tests {
         ] {
             assert_eq!(decode(text.as_bytes()).as_deref(), expected.map(str::as_bytes), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_written_as_xtext_reads_back() {
+        for text in ["", "a@b.example", "a+b=c d", "é\r\n\0"] {
+            assert_eq!(decode(encode(text).as_bytes()).as_deref(), Some(text.as_bytes()), "{text:?}");
+        }
+        assert_eq!(encode("a+b=c d"), "a+2Bb+3Dc+20d");
     }
 }

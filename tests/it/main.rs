@@ -22,6 +22,7 @@ mod reload;
 mod resolver;
 mod scripted;
 mod secure;
+mod sign_in;
 mod slow;
 mod submission;
 mod third_party;

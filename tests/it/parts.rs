@@ -9,6 +9,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, StreamOwned};
+
 /// How long a part may take for what it does at once on a quiet machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -191,9 +194,12 @@ fn collect(mut from: impl Read, into: &Mutex<String>) {
     }
 }
 
+/// A connection with TLS over it.
+pub(crate) type Encrypted = StreamOwned<ClientConnection, TcpStream>;
+
 /// A client that speaks SMTP by hand.
-pub(crate) struct Client {
-    stream: BufReader<TcpStream>,
+pub(crate) struct Client<S = TcpStream> {
+    stream: BufReader<S>,
 }
 
 impl Client {
@@ -208,6 +214,24 @@ impl Client {
         Ok(client)
     }
 
+    /// Begins TLS with STARTTLS, for a name, and says EHLO again; gives the reply to that as well.
+    pub(crate) fn encrypt(
+        mut self,
+        config: Arc<ClientConfig>,
+        name: &str,
+    ) -> std::io::Result<(Client<Encrypted>, String)> {
+        let reply = self.command("STARTTLS")?;
+        assert!(reply.starts_with("220"), "{reply}");
+        let name = ServerName::try_from(name.to_owned()).map_err(std::io::Error::other)?;
+        let tls = ClientConnection::new(config, name).map_err(std::io::Error::other)?;
+        let stream = StreamOwned::new(tls, self.stream.into_inner());
+        let mut client = Client { stream: BufReader::new(stream) };
+        let reply = client.command("EHLO client.example")?;
+        Ok((client, reply))
+    }
+}
+
+impl<S: Read + Write> Client<S> {
     /// Sends a line and returns the reply.
     pub(crate) fn command(&mut self, line: &str) -> std::io::Result<String> {
         self.stream.get_mut().write_all(format!("{line}\r\n").as_bytes())?;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::parts::{Client, Gateway, Hop, eventually, free_port, scratch};
+use crate::parts::{Client, Gateway, Hop, eventually, free_port, message, scratch};
 
 /// Replaces a text in the gateway's configuration and asks it to read that again.
 fn change(folder: &Path, gateway: &Gateway, from: &str, to: &str) {
@@ -90,6 +90,46 @@ fn a_broken_file_changes_nothing_and_every_problem_is_logged() {
     logged(&gateway, "the configuration was not reloaded", 2);
     let mut client = Client::connect(gateway.inbound).unwrap();
     assert!(rcpt(&mut client, "alice@example.org").starts_with("250"));
+    assert!(gateway.stop().success());
+}
+
+#[test]
+fn an_open_session_ends_with_its_next_hop_and_new_limits_count_it() {
+    let folder = scratch();
+    let (old, new) = (Hop::start(), Hop::start());
+    let keys = format!("inbound.next_hop = \"smtp://{}\"\nsmtp.max_connections_per_ip = 5\n", old.address);
+    let gateway = Gateway::start(folder.path(), &keys);
+    let log = gateway.log();
+    for line in ["listening", "next hop"] {
+        assert_eq!(log.matches(line).count(), 2, "{line}: {log}");
+    }
+    let mut before = Client::connect(gateway.inbound).unwrap();
+    assert!(before.command("MAIL FROM:<ann@sender.example>").unwrap().starts_with("250"));
+    assert!(before.command("RCPT TO:<alice@example.org>").unwrap().starts_with("250"));
+
+    change(folder.path(), &gateway, &old.address.to_string(), &new.address.to_string());
+    logged(&gateway, "the configuration was reloaded", 1);
+    assert!(before.command("DATA").unwrap().starts_with("354"));
+    let text = message("under way", "text").replace('\n', "\r\n");
+    assert!(before.command(&format!("{text}\r\n.")).unwrap().starts_with("250"));
+    let send = |client: &mut Client, subject: &str| {
+        let sent = client.send("ann@sender.example", &["alice@example.org"], &message(subject, "text"));
+        assert!(sent.unwrap().starts_with("250"));
+    };
+    send(&mut before, "second");
+    assert_eq!((old.taken().len(), new.taken().len()), (2, 0));
+    let mut after = Client::connect(gateway.inbound).unwrap();
+    send(&mut after, "third");
+    assert_eq!((old.taken().len(), new.taken().len()), (2, 1));
+
+    // Both sessions are open, and one more is one too many now.
+    change(folder.path(), &gateway, "per_ip = 5", "per_ip = 2");
+    logged(&gateway, "the configuration was reloaded", 2);
+    let mut greeting = String::new();
+    TcpStream::connect(gateway.inbound).unwrap().read_to_string(&mut greeting).unwrap();
+    assert!(greeting.starts_with("421"), "{greeting}");
+    send(&mut before, "fourth");
+    assert_eq!(crate::vitals::metric(gateway.web, "lazaret_reloads_total"), Some(2));
     assert!(gateway.stop().success());
 }
 

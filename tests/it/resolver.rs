@@ -1,6 +1,6 @@
 //! The next hop has a name, and the resolver fails: the client hears a 4xx in time, and other mail passes.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 
 use crate::parts::{Client, Gateway, Hop, message, scratch};
@@ -14,7 +14,11 @@ fn resolver(answer: fn(&[u8]) -> Option<Vec<u8>>) -> IpAddr {
             UdpSocket::bind((Ipv4Addr::new(127, 100 + number % 100, high, low.max(1)), 53)).ok()
         })
         .expect("a loopback address whose port 53 may be bound: run this test as root");
-    let address = socket.local_addr().unwrap().ip();
+    answer_on(socket, answer).ip()
+}
+
+fn answer_on(socket: UdpSocket, answer: fn(&[u8]) -> Option<Vec<u8>>) -> SocketAddr {
+    let address = socket.local_addr().unwrap();
     std::thread::spawn(move || {
         let mut question = [0u8; 1500];
         while let Ok((read, from)) = socket.recv_from(&mut question) {
@@ -88,4 +92,25 @@ fn a_resolver_that_talks_nonsense_defers_the_mail_in_time() {
         answer.extend_from_slice(&[0xff; 300]);
         Some(answer)
     }));
+}
+
+#[test]
+fn the_resolvers_that_are_configured_are_asked_for_exchanges() {
+    let folder = scratch();
+    let resolver = answer_on(UdpSocket::bind("127.0.0.1:0").unwrap(), |question| {
+        // The question again, as an answer: SERVFAIL.
+        let mut answer = question.to_vec();
+        answer.get_mut(2..4)?.copy_from_slice(&[0x81, 0x82]);
+        Some(answer)
+    });
+    let keys = format!(
+        "outbound.next_hop = \"mx://example.net\"\ndns.servers = [\"{resolver}\"]\ndns.timeout = \"500ms\"\n\
+         relay.connect_timeout = \"10s\""
+    );
+    let gateway = Gateway::start(folder.path(), &keys);
+    let mut client = Client::connect(gateway.outbound).unwrap();
+    let text = message("exchanged", "text");
+    let reply = client.send("alice@example.org", &["ann@sender.example"], &text).unwrap();
+    assert!(reply.starts_with("451 4.4"), "{reply}\n{}", gateway.log());
+    assert!(crate::vitals::metric(gateway.web, "lazaret_dns_failures_total").unwrap() > 0);
 }

@@ -1,5 +1,6 @@
 //! Every key: its name, default, meaning and effect, in one place; a file for each subject.
 
+mod dns;
 mod general;
 mod listener;
 mod route;
@@ -14,7 +15,7 @@ use toml::de::DeTable;
 
 use super::problem::Faults;
 use super::record::{self, Field};
-use super::{Auth, Config, RelayLimits, SmtpLimits, TlsFiles, Way};
+use super::{Auth, Config, NameLookup, RelayLimits, SmtpLimits, TlsFiles, Way};
 use crate::gateway::Marking;
 use crate::ingress::TlsMode;
 use crate::policy::OnDegraded;
@@ -50,9 +51,18 @@ pub(super) const MIB: usize = 1 << 20;
 
 /// Returns every key, grouped by table.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
-    [&general::FIRST[..], &way::INBOUND, &way::OUTBOUND, &tls::TLS, &smtp::SMTP, &smtp::RELAY, &general::LAST]
-        .into_iter()
-        .flatten()
+    [
+        &general::FIRST[..],
+        &way::INBOUND,
+        &way::OUTBOUND,
+        &tls::TLS,
+        &dns::DNS,
+        &smtp::SMTP,
+        &smtp::RELAY,
+        &general::LAST,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Returns every table that may be repeated.
@@ -94,6 +104,7 @@ pub(super) fn blank() -> Config {
         inbound: way.clone(),
         outbound: way,
         tls: TlsFiles { certificates: Vec::new(), client_ca: None, roots: None },
+        dns: NameLookup { servers: Vec::new(), dnssec: false, timeout: Duration::ZERO },
         smtp: SmtpLimits {
             max_message_bytes: 0,
             max_recipients: 0,

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::{Access, Clock, Standing};
 use crate::accounts::{self, Accounts, LoginName, Source, Verdict};
 use crate::mail::{Client, EnhancedCode, Mail, Reply};
+use crate::metrics::Counter;
 use crate::privacy::{PseudonymKey, error_chain};
 use crate::relay::{self, Relay};
 use crate::smtp::sasl::{Credentials, Exchange, Problem, Proof, Step};
@@ -155,6 +156,7 @@ impl Login {
         match self.go_on(client, exchange, step).await {
             Ok(answer) => answer,
             Err(failure) => {
+                Counter::SignIns.increment(&[("outcome", "undecided")]);
                 tracing::error!(error = error_chain(&failure), "a sign-in could not be decided");
                 SignInAnswer::Refused(try_again())
             }
@@ -334,7 +336,8 @@ impl Login {
         SignInAnswer::Refused(Reply::new(454, EnhancedCode(4, 7, 0), text))
     }
 
-    fn log(&self, client: &Client, name: &str, outcome: &str) {
+    fn log(&self, client: &Client, name: &str, outcome: &'static str) {
+        Counter::SignIns.increment(&[("outcome", outcome)]);
         let name = LoginName::parse(name).map_or_else(|_| name.to_owned(), |name| name.as_str().to_owned());
         let login = self.shared.pseudonyms.pseudonym("login", &name);
         tracing::info!(client = %client.peer.ip(), %login, outcome, "sign-in");

@@ -29,6 +29,7 @@ use tokio_rustls::rustls::{ClientConfig, Error as RustlsError};
 
 use crate::dns::{self, Mx, Resolver};
 use crate::mail::Domain;
+use crate::metrics::Counter;
 use crate::relay::tls::dane::Associations;
 use crate::relay::tls::mta_sts::{Mode, Policies};
 use crate::relay::tls::verify::{Test, Verifier};
@@ -224,7 +225,15 @@ impl Connector {
                 (client_config(&self.provider, verifier)?, server_name(host)?)
             }
         };
-        TlsConnector::from(config).connect(name, stream).await.map_err(handshake_error)
+        // Counts a handshake that is given up, too: this future is dropped then.
+        let mut attempt = Attempt { result: "abandoned" };
+        let connected = TlsConnector::from(config).connect(name, stream).await.map_err(handshake_error);
+        attempt.result = match &connected {
+            Ok(_) => "done",
+            Err(Error::Certificate(_)) => "certificate",
+            Err(_) => "failed",
+        };
+        connected
     }
 
     async fn published(&self, host: &str, port: u16, domain: Option<&Domain>) -> Result<Requirement, Error> {
@@ -282,6 +291,17 @@ impl Connector {
             return Err(Error::NoRoots);
         }
         Ok(Check::Name(server_name(name)?))
+    }
+}
+
+/// A handshake in [`Counter::NextHopTlsHandshakes`].
+struct Attempt {
+    result: &'static str,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        Counter::NextHopTlsHandshakes.increment(&[("result", self.result)]);
     }
 }
 

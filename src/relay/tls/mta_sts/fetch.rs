@@ -85,6 +85,21 @@ pub(super) enum FetchError {
     Policy(#[source] InvalidPolicy),
 }
 
+impl FetchError {
+    /// Returns its label in metrics.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            FetchError::NoRoots => "no_roots",
+            FetchError::Name | FetchError::Resolve(_) => "no_host",
+            FetchError::Connect(_) => "connection",
+            FetchError::Handshake(_) => "tls",
+            FetchError::Http(_) | FetchError::Status(_) => "http",
+            FetchError::ContentType | FetchError::Body | FetchError::Policy(_) => "no_policy",
+            FetchError::Timeout => "timeout",
+        }
+    }
+}
+
 impl Fetcher {
     pub(super) fn new(resolver: Arc<dyn Resolver>, tls: Option<Arc<ClientConfig>>, port: u16) -> Self {
         Fetcher { resolver, tls, port, slots: Semaphore::new(MAX_FETCHES) }

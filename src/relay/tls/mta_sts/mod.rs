@@ -15,11 +15,12 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_rustls::rustls::ClientConfig;
 
-use self::fetch::Fetcher;
+use self::fetch::{FetchError, Fetcher};
 use self::policy::announced_id;
 use super::ascii_name;
 use crate::dns::Resolver;
 use crate::mail::Domain;
+use crate::metrics::Counter;
 use crate::privacy::error_chain;
 
 pub(super) use policy::{Mode, Policy};
@@ -97,7 +98,10 @@ impl Policies {
         }
         // Set before, so that it stands if the caller loses patience and drops us.
         state.failed = Some(now);
-        match self.fetcher.fetch(name).await {
+        let fetched = self.fetcher.fetch(name).await;
+        let result = fetched.as_ref().err().map_or("done", FetchError::kind);
+        Counter::MtaStsFetches.increment(&[("result", result)]);
+        match fetched {
             Ok(policy) => {
                 let policy = Arc::new(policy);
                 let known = Known { id: id.to_owned(), policy: Arc::clone(&policy), fetched: now };
