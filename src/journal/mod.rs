@@ -242,7 +242,7 @@ impl Journal {
             let (waiter, noted) = oneshot::channel();
             self.shared().change(|state| {
                 let (stage, holder) = (Stage::Taken, Holder::Quarantine);
-                state.live.note(Some(place), &head, stage, holder, &keeping, false);
+                state.live.note(Some(place), &head, stage, holder, &keeping);
                 let record = Record::Noted { head: head.clone(), stage, holder, recipients: keeping };
                 state.push(&record, Wish::Durable(waiter));
             });

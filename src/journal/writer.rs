@@ -7,6 +7,7 @@
 //!
 //! The memory is the truth: after any failure of the disk the file is written anew from it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, mem, thread};
@@ -14,11 +15,12 @@ use std::{io, mem, thread};
 use tokio::sync::oneshot;
 
 use super::disk::Disk;
-use super::key::RecipientKey;
+use super::key::{MessageKey, RecipientKey};
 use super::ledger::{Ledger, Line};
 use super::live::{Live, Place};
 use super::record::{HEADER, Record};
 use super::{Config, Error};
+use crate::mail::TransactionId;
 use crate::metrics::Counter;
 
 /// How long a line that nobody waits for may wait for company.
@@ -62,6 +64,8 @@ pub(super) struct Shared {
 /// The memory, and the lines that are on their way to the file.
 pub(super) struct State {
     pub(super) live: Live,
+    /// The attempts that have no answer yet, by what they are about.
+    pub(super) claims: HashMap<(MessageKey, RecipientKey), TransactionId>,
     queue: Queue,
     closed: bool,
 }
@@ -136,7 +140,7 @@ impl Queue {
 impl Shared {
     pub(super) fn new(live: Live) -> Self {
         Shared {
-            state: Mutex::new(State { live, queue: Queue::default(), closed: false }),
+            state: Mutex::new(State { live, claims: HashMap::new(), queue: Queue::default(), closed: false }),
             work: Condvar::new(),
             syncing: Mutex::default(),
             syncing_work: Condvar::new(),
