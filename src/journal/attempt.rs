@@ -13,8 +13,9 @@ use tokio::sync::oneshot;
 use super::key::RecipientKey;
 use super::ledger::{Cause, Line};
 use super::live::Place;
+use super::queue::Wish;
 use super::record::{Head, Record, Stage};
-use super::writer::{Doubt, Wish};
+use super::writer::Doubt;
 use super::{BodyHash, Error, Holder, Journal};
 use crate::mail::{Envelope, Recipient, TransactionId};
 use crate::metrics::Counter;
@@ -314,7 +315,7 @@ impl Attempt {
     ) -> oneshot::Receiver<Result<(), Error>> {
         let (waiter, noted) = oneshot::channel();
         let now = self.journal.now().unix_timestamp();
-        let place = self.journal.shared().change(|state| {
+        let place = self.journal.shared().change_and_write(|state| {
             let place = state.live.note(self.place, &self.head, stage, holder, &recipients);
             state.live.prune(now);
             state.push(&Record::Noted { head: self.head.clone(), stage, holder, recipients }, wish(waiter));
