@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use futures_util::future::try_join_all;
 
 use super::Folder;
 use crate::gateway::Clock;
@@ -19,10 +20,12 @@ pub(super) async fn open_journal(
     let (path, key): (PathBuf, _) = (folder.journal(), folder.key.clone());
     let opened = tokio::task::spawn_blocking(move || Journal::open(&path, &key, Config::default(), clock));
     let (journal, recovered) = opened.await.context("opening the journal")??;
-    for unresolved in recovered.unresolved {
+    // All at once: thousands may have been open, and they share what the disk takes for one.
+    let resolving = recovered.unresolved.into_iter().map(async |unresolved| {
         let id = unresolved.id().clone();
         let kept = quarantine.is_kept(&id).await?;
-        journal.resolve(unresolved, kept).await.with_context(|| format!("settling transaction {id}"))?;
-    }
+        journal.resolve(unresolved, kept).await.with_context(|| format!("settling transaction {id}"))
+    });
+    try_join_all(resolving).await?;
     Ok(journal)
 }

@@ -84,14 +84,15 @@ impl Delivery<'_> {
             }
         }
         let transaction = match transaction {
-            Some(transaction) => Ok((transaction, relayed.clone())),
-            None => self.begin_again(&relayed, fates).await,
+            Some(transaction) => Ok(Some((transaction, relayed.clone()))),
+            None => self.begin_again(&relayed, fates, attempt).await,
         };
         match transaction {
-            Ok((transaction, offered)) => {
+            Ok(Some((transaction, offered))) => {
                 let outcomes = transaction.data(self.outgoing).await;
                 self.take(&offered, outcomes, fates, attempt).await;
             }
+            Ok(None) => {}
             Err(failure) => self.give_up(&relayed, failure, fates, attempt),
         }
         if self.speaks == Speaks::Once {
@@ -124,7 +125,10 @@ impl Delivery<'_> {
                     list.push(*at);
                     Err(Arc::new(Failure::NextHop(error)))
                 }
-                None => Err(Arc::new(Failure::Internal("the next hop has no outcome for a recipient"))),
+                None => {
+                    doubtful.push(*at);
+                    Err(Arc::new(Failure::Internal("the next hop has no outcome for a recipient")))
+                }
             };
             set(fates, *at, fate);
         }
@@ -136,8 +140,8 @@ impl Delivery<'_> {
     /// Brings the fates to one answer: all are in custody, or the client tries again or hears a refusal.
     ///
     /// What the next hop has taken for some stays taken: the journal answers for them when the client comes
-    /// back for the others. Those whom it refused for good after it took the message for others are kept,
-    /// since nobody would hear of the refusal.
+    /// back for the others. Those whom it refuses for good when somebody has the message, from now or from an
+    /// earlier attempt, are kept, since nobody would hear of the refusal.
     async fn agree(
         &self,
         relayed: &[usize],
@@ -147,12 +151,10 @@ impl Delivery<'_> {
         attempt: &mut Attempt,
     ) {
         let failed: Vec<usize> = relayed.iter().copied().filter(|at| failure(fates, *at).is_some()).collect();
-        let open = failed.iter().find_map(|at| failure(fates, *at).filter(|failure| !failure.is_final()));
-        let verdict = if failed.len() == relayed.len() {
-            open.or_else(|| failed.iter().find_map(|at| failure(fates, *at)))
-        } else {
-            open
-        };
+        let is_held = fates.iter().any(|fate| matches!(fate, Some(Ok(_))));
+        let failures = || failed.iter().filter_map(|at| failure(fates, *at));
+        let open = failures().find(|failure| !failure.is_final());
+        let verdict = if is_held { open } else { open.or_else(|| failures().next()) };
         if let Some(failure) = verdict {
             if let Some(provisional) = provisional {
                 self.withdraw(provisional).await;
@@ -170,6 +172,7 @@ impl Delivery<'_> {
                 if let Some(provisional) = provisional {
                     self.withdraw(provisional).await;
                 }
+                self.announce(&[], &failed, attempt).await;
                 let places: Vec<usize> = kept.iter().chain(&failed).copied().collect();
                 self.keep(&places, &failed, fates, attempt).await;
             }
@@ -246,11 +249,13 @@ impl Delivery<'_> {
 
     /// Opens a transaction for only those who get the message now. They were all accepted a moment ago; one
     /// that no longer is fails alone where each has an answer, and all with it where one answers for all.
+    /// Returns nothing where nobody is left.
     async fn begin_again(
         &self,
         places: &[usize],
         fates: &mut [Option<Fate>],
-    ) -> Result<(relay::Transaction, Vec<usize>), Failure> {
+        attempt: &mut Attempt,
+    ) -> Result<Option<(relay::Transaction, Vec<usize>)>, Failure> {
         let (client, mail) = (&self.envelope.client, &self.envelope.mail);
         let mut transaction = match self.relay.begin(Some(client), mail).await? {
             Begun::Ready(transaction, _) => transaction,
@@ -271,13 +276,13 @@ impl Delivery<'_> {
                 transaction.abandon().await;
                 return Err(reply);
             }
-            set(fates, *at, Err(Arc::new(reply)));
+            self.give_up(&[*at], reply, fates, attempt);
         }
         if offered.is_empty() {
             transaction.abandon().await;
-            return Err(Failure::Lost);
+            return Ok(None);
         }
-        Ok((transaction, offered))
+        Ok(Some((transaction, offered)))
     }
 
     fn arrival<'b>(

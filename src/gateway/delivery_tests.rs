@@ -170,7 +170,7 @@ impl House {
         }
         let body = Bytes::from_static(MESSAGE.as_bytes());
         let mut attempt = self.journal.attempt(&envelope, &journal::BodyHash::of(&body));
-        let mut fates = transaction::known_fates(&attempt);
+        let mut fates = transaction::known_fates(&attempt, speaks);
         let open: Vec<Disposition> = dispositions
             .iter()
             .zip(&fates)
@@ -203,6 +203,7 @@ impl House {
                 codes
             }
         };
+        attempt.answered(codes.contains(&250)).await;
         if client_hears && codes.contains(&250) {
             attempt.settle();
         }

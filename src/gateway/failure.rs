@@ -16,8 +16,6 @@ pub(super) enum Failure {
     Refused(Reply),
     /// The next hop does not answer or breaks off.
     NextHop(Arc<relay::Error>),
-    /// The next hop broke off at an earlier command, which said why.
-    Lost,
     /// The quarantine cannot take the message.
     Quarantine(quarantine::Error),
     /// There are more messages to scan than can be.
@@ -39,10 +37,9 @@ impl Failure {
     pub(super) fn to_reply(&self, id: &TransactionId) -> Reply {
         match self {
             Failure::Refused(reply) => reply.clone(),
-            Failure::Lost => {
+            Failure::NextHop(error) if error.is_ambiguous() => {
                 Reply::new(451, EnhancedCode(4, 4, 2), format!("the next hop broke off, try again ({id})"))
             }
-            Failure::NextHop(error) if error.is_ambiguous() => Failure::Lost.to_reply(id),
             Failure::NextHop(_) => Reply::new(
                 451,
                 EnhancedCode(4, 4, 1),
@@ -76,7 +73,6 @@ impl Failure {
             Failure::Refused(reply) => reply.is_permanent(),
             Failure::Rejected | Failure::Loop => true,
             Failure::NextHop(_)
-            | Failure::Lost
             | Failure::Quarantine(_)
             | Failure::Busy
             | Failure::Deferred
@@ -90,7 +86,7 @@ impl Failure {
         match self {
             Failure::Refused(reply) if reply.is_permanent() => "refused by next hop",
             Failure::Refused(_) => "deferred by next hop",
-            Failure::NextHop(_) | Failure::Lost => "next hop failed",
+            Failure::NextHop(_) => "next hop failed",
             Failure::Quarantine(_) => "quarantine failed",
             Failure::Busy => "busy",
             Failure::Deferred => "deferred",
@@ -113,7 +109,6 @@ impl Failure {
             Failure::Internal(what) => tracing::error!(%id, what, "transaction failed"),
             Failure::Busy => tracing::warn!(%id, "transaction failed: no turn to scan"),
             Failure::Refused(_)
-            | Failure::Lost
             | Failure::Deferred
             | Failure::Undecided
             | Failure::Rejected

@@ -18,6 +18,8 @@ mod plan;
 mod review;
 mod trace;
 mod transaction;
+#[cfg(test)]
+mod transaction_tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

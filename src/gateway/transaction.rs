@@ -127,11 +127,10 @@ impl Handler for Transaction {
             Protocol::Smtp | Protocol::Esmtp => Speaks::Once,
         };
         let mut attempt = self.gateway.journal.attempt(&envelope, &hash(&body).await);
-        let mut fates = if trace::has_identity(&body) {
-            known_fates(&attempt)
-        } else {
-            vec![None; envelope.recipients.len()]
-        };
+        if !trace::has_identity(&body) {
+            attempt.be_unrecognisable();
+        }
+        let mut fates = known_fates(&attempt, speaks);
         let scan = if fates.iter().all(Option::is_some) {
             relay.abandon().await;
             Scan::default()
@@ -155,9 +154,8 @@ impl Handler for Transaction {
         // A client that hears 2xx and says something more has it from us. Where it must come back, or does
         // not get the answer, the journal answers for those that are in custody.
         let (Answer::All(reply) | Answer::Each(_, reply)) = &answer;
-        if !trace::has_identity(&body) {
-            attempt.settle();
-        } else if reply.is_positive() {
+        attempt.answered(reply.is_positive()).await;
+        if reply.is_positive() {
             self.unsettled = Some(attempt);
         }
         answer
@@ -283,17 +281,16 @@ impl Transaction {
 }
 
 /// Returns the fates that earlier attempts have settled: the journal has the proof, or another session of the
-/// same client is about to get it.
-pub(super) fn known_fates(attempt: &Attempt) -> Vec<Option<Fate>> {
-    attempt
-        .standings()
-        .iter()
-        .map(|standing| match standing {
-            Standing::New => None,
-            Standing::Deciding(_) => Some(Err(Arc::new(Failure::Undecided))),
-            Standing::Held(held) => Some(Ok(Custody::earlier(held))),
-        })
-        .collect()
+/// same client is about to get it. Where one answer is for all and somebody must wait, all wait.
+pub(super) fn known_fates(attempt: &Attempt, speaks: Speaks) -> Vec<Option<Fate>> {
+    let standings = attempt.standings();
+    let waits = speaks == Speaks::Once && standings.iter().any(|s| matches!(s, Standing::Deciding(_)));
+    let to_fate = |standing: &Standing| match standing {
+        Standing::Held(held) => Some(Ok(Custody::earlier(held))),
+        Standing::New if !waits => None,
+        Standing::New | Standing::Deciding(_) => Some(Err(Arc::new(Failure::Undecided))),
+    };
+    standings.iter().map(to_fate).collect()
 }
 
 /// Hashes a body; a long one off the async threads.

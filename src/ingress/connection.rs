@@ -127,8 +127,12 @@ where
         }
         Ok(Ended::WithReplies) => {
             let said = connection.say_goodbye().await;
+            if matches!(said, Ok(true)) && connection.closed_in_order().await.is_err() {
+                // The handler must not be asked again.
+                return said.map(drop);
+            }
             connection.reset().await;
-            said
+            said.map(drop)
         }
         Ok(Ended::Lost(error)) => {
             connection.reset().await;
@@ -136,7 +140,7 @@ where
         }
         Err(Panicked) => {
             connection.queue(&Reply::new(451, EnhancedCode(4, 3, 0), "Internal error, try again later"));
-            connection.say_goodbye().await
+            connection.say_goodbye().await.map(drop)
         }
     }
 }
@@ -345,11 +349,7 @@ where
                 Ok(Ok(true))
             }
             Input::Eof => {
-                // It closed, in order, after the answer was sent. One that had given up before does not
-                // have it, and one that leaves the answer unread resets the connection.
-                if mem::take(&mut self.is_unsettled) && !self.has_left {
-                    guarded(self.handler.settled()).await?;
-                }
+                self.closed_in_order().await?;
                 Ok(Ok(false))
             }
             Input::Stopped => {
@@ -359,9 +359,23 @@ where
             }
             Input::TimedOut => {
                 self.queue(&Reply::new(421, EnhancedCode(4, 4, 2), "Timeout, closing connection"));
-                Ok(self.say_goodbye().await.map(|()| false))
+                match self.say_goodbye().await {
+                    Ok(true) => self.closed_in_order().await?,
+                    Ok(false) => {}
+                    Err(error) => return Ok(Err(error)),
+                }
+                Ok(Ok(false))
             }
         }
+    }
+
+    /// The client closed, in order, after its answers were sent. One that had given up before does not have
+    /// them, and one that leaves them unread resets the connection.
+    async fn closed_in_order(&mut self) -> Result<(), Panicked> {
+        if mem::take(&mut self.is_unsettled) && !self.has_left {
+            guarded(self.handler.settled()).await?;
+        }
+        Ok(())
     }
 
     async fn read(&mut self) -> io::Result<Input> {
@@ -439,12 +453,13 @@ where
         Ok(())
     }
 
-    async fn say_goodbye(&mut self) -> io::Result<()> {
+    /// Sends the last replies; returns whether the client then closed.
+    async fn say_goodbye(&mut self) -> io::Result<bool> {
         self.flush().await?;
         self.linger().await
     }
 
-    async fn linger(&mut self) -> io::Result<()> {
+    async fn linger(&mut self) -> io::Result<bool> {
         self.input.clear();
         let discard = async {
             self.stream.shutdown().await?;
@@ -453,16 +468,16 @@ where
                 self.input.clear();
                 self.input.reserve(COMMAND_READ_BYTES);
                 match self.stream.read_buf(&mut self.input).await {
-                    Ok(0) => break,
+                    Ok(0) => return Ok(true),
                     Ok(len) => discarded += len,
                     // Few clients end TLS in form, and there is nothing left that could be cut off.
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(true),
                     Err(error) => return Err(error),
                 }
             }
-            Ok(())
+            Ok(false)
         };
-        timeout(LINGER, discard).await.unwrap_or(Ok(()))
+        timeout(LINGER, discard).await.unwrap_or(Ok(false))
     }
 }
 

@@ -302,6 +302,7 @@ async fn a_message_is_settled_once_when_the_client_speaks_or_closes_after_its_an
         r"C|.\r\n",
         // Sent together, it does not say that the answer arrived; the close does.
         r"C|.\r\nNOOP\r\n",
+        r"C|.\r\nQUIT\r\n",
         "C|.\\r\\n\nS: 250 2.0.0 Kept\nC: QUIT",
         "C|.\\r\\n\nS: 250 2.0.0 Kept\nC: MAIL FROM:<>",
     ] {

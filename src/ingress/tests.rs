@@ -203,6 +203,7 @@ async fn pipelined_commands_are_answered_in_order() {
         "message b\"Hi\\r\\n.dot\\r\\n\"",
         "mail <> of c.example",
         "reset",
+        "settled",
     ];
     assert_eq!(dialogue.hang_up().await, expected);
 }
@@ -408,7 +409,7 @@ async fn shutting_down_ends_idle_sessions_and_finishes_messages() {
     drop((idle, busy));
     listening.serving.await.unwrap();
     assert!(TcpStream::connect(listening.address).await.is_err());
-    assert_eq!(listening.recorder.log().last().unwrap(), "message b\"Hi\\r\\n\"");
+    assert_eq!(listening.recorder.log().last().unwrap(), "settled");
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ fn apply(live: &mut Live, places: &mut HashMap<TransactionId, Place>, record: Re
         Record::Noted { head, stage, holder, recipients } => {
             if !recipients.is_empty() {
                 let known = places.get(&head.id).copied();
-                let place = live.note(known, &head, stage, holder, &recipients, false);
+                let place = live.note(known, &head, stage, holder, &recipients);
                 places.insert(head.id, place);
             }
         }

@@ -72,12 +72,13 @@ impl Hasher {
         MessageKey(hash.iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte)))
     }
 
-    /// Returns the name of a recipient of that message; case does not matter.
+    /// Returns the name of a recipient of that message. Case matters in its local part, as it may to its host:
+    /// of two mailboxes that differ in nothing else one may have the message and the other not.
     pub(super) fn recipient(&self, message: MessageKey, address: &Address) -> RecipientKey {
         let mut mac = self.0.clone();
         mac.update(b"recipient\0");
         mac.update(&message.0.to_be_bytes());
-        mac.update(address.to_normalized().as_bytes());
+        mac.update(address.to_path().as_bytes());
         let hash: [u8; 32] = mac.finalize().into_bytes().into();
         RecipientKey(hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
@@ -129,10 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn a_recipient_is_named_without_case_and_anew_in_every_message() {
+    fn a_recipient_is_named_as_its_host_may_know_it_and_anew_in_every_message() {
         let hasher = Hasher::new(&InstallationKey::new([3; 32]));
         let of = |message, address| hasher.recipient(MessageKey(message), &Address::parse(address).unwrap());
-        assert_eq!(of(1, "a@example.org"), of(1, "A@EXAMPLE.org"));
+        assert_eq!(of(1, "a@example.org"), of(1, "a@EXAMPLE.org"));
+        assert_ne!(of(1, "a@example.org"), of(1, "A@example.org"));
         assert_ne!(of(1, "a@example.org"), of(1, "b@example.org"));
         assert_ne!(of(1, "a@example.org"), of(2, "a@example.org"));
     }

@@ -27,6 +27,8 @@ pub enum Cause {
     SessionEnded,
     /// The gateway stopped before the reply was there.
     GatewayStopped,
+    /// The client may not have our answer, and nothing tells its retry from a new message.
+    AnswerLost,
 }
 
 impl Cause {
@@ -36,6 +38,7 @@ impl Cause {
             Cause::ReplyLost => "the next hop's reply never came",
             Cause::SessionEnded => "the session ended while the next hop was deciding",
             Cause::GatewayStopped => "the gateway stopped while the next hop was deciding",
+            Cause::AnswerLost => "the client may not have the answer, and its retry is not to be known",
         }
     }
 
@@ -45,6 +48,7 @@ impl Cause {
             Cause::ReplyLost => "reply-lost",
             Cause::SessionEnded => "session-ended",
             Cause::GatewayStopped => "gateway-stopped",
+            Cause::AnswerLost => "answer-lost",
         }
     }
 }

@@ -21,8 +21,6 @@ pub(super) struct Entry {
     pub(super) head: Head,
     /// Sorted, each once.
     pub(super) recipients: Vec<(RecipientKey, Stage, Holder)>,
-    /// Whether a session of this process still works on it.
-    pub(super) running: bool,
 }
 
 /// All of them.
@@ -78,13 +76,12 @@ impl Live {
         stage: Stage,
         holder: Holder,
         recipients: &[RecipientKey],
-        running: bool,
     ) -> Place {
         let place = place.filter(|place| self.entries.contains_key(place)).unwrap_or_else(|| {
             let place = self.next;
             self.next += 1;
             self.by_key.entry(head.key).or_default().push(place);
-            let entry = Entry { head: head.clone(), recipients: Vec::new(), running };
+            let entry = Entry { head: head.clone(), recipients: Vec::new() };
             self.entries.insert(place, entry);
             place
         });
@@ -152,13 +149,6 @@ impl Live {
     /// Returns the entry at a place.
     pub(super) fn get(&self, place: Place) -> Option<&Entry> {
         self.entries.get(&place)
-    }
-
-    /// Notes that no session works on an entry any more.
-    pub(super) fn stop(&mut self, place: Place) {
-        if let Some(entry) = self.entries.get_mut(&place) {
-            entry.running = false;
-        }
     }
 
     /// Returns every entry, oldest first.

@@ -19,6 +19,7 @@ mod disk;
 mod key;
 mod ledger;
 mod live;
+mod queue;
 mod record;
 mod writer;
 
@@ -41,8 +42,9 @@ use crate::privacy::InstallationKey;
 use disk::{Disk, Files};
 use key::{Hasher, RecipientKey};
 use live::{Live, Place};
+use queue::Wish;
 use record::{Record, Stage};
-use writer::{Doubt, Shared, Wish};
+use writer::{Doubt, Shared};
 
 /// Says what time it is.
 pub type Clock = Arc<dyn Fn() -> OffsetDateTime + Send + Sync>;
@@ -223,8 +225,8 @@ impl Journal {
         let mut content = record::HEADER.to_vec();
         live.write_page(0, usize::MAX, &mut content);
         disk.replace(&content)?;
-        let shared = Arc::new(Shared::new(live));
-        writer::start(&shared, disk, ledger, config, content.len() as u64)?;
+        let shared = Arc::new(Shared::new(live, Arc::clone(&disk), config, content.len() as u64));
+        writer::start(&shared, disk, ledger, config.max_ledger_bytes)?;
         let handle = Handle { shared, hasher: Hasher::new(key), clock, patience: config.patience };
         Ok((Journal { handle: Arc::new(handle) }, unresolved))
     }
@@ -232,7 +234,7 @@ impl Journal {
     /// Ends an attempt that an earlier process left without a verdict. `kept` says whether the quarantine
     /// holds entries of its id: then a retry is answered for those that were to be kept. Those that were on
     /// their way to the next hop get a line in the ledger, and a retry is sent again. Returns when that is
-    /// durable.
+    /// durable, however long the disk takes: no session waits for it.
     ///
     /// # Errors
     /// What the disk said.
@@ -242,11 +244,11 @@ impl Journal {
             let (waiter, noted) = oneshot::channel();
             self.shared().change(|state| {
                 let (stage, holder) = (Stage::Taken, Holder::Quarantine);
-                state.live.note(Some(place), &head, stage, holder, &keeping, false);
+                state.live.note(Some(place), &head, stage, holder, &keeping);
                 let record = Record::Noted { head: head.clone(), stage, holder, recipients: keeping };
                 state.push(&record, Wish::Durable(waiter));
             });
-            self.wait(noted).await?;
+            noted.await.unwrap_or(Err(Error::TimedOut))?;
         } else if !keeping.is_empty() {
             self.shared().change(|state| state.forget(place, Some(&keeping)));
         }
@@ -261,8 +263,7 @@ impl Journal {
                 recipients: relayed,
                 waiter: Some(waiter),
             });
-            let written = tokio::time::timeout(self.patience(), written).await;
-            written.map_err(|_| Error::TimedOut)?.map_err(|_| Error::TimedOut)?;
+            written.await.map_err(|_| Error::TimedOut)?;
         }
         Ok(())
     }

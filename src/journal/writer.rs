@@ -1,47 +1,34 @@
-//! Between the sessions and the disk: one queue, one thread that writes, one that waits for the disk.
+//! Between the sessions and the disk.
 //!
-//! A session changes the memory and queues the line that says so under one lock, so that both have one
-//! order. The writing thread takes whatever has been queued and writes it at once; the syncing thread makes
-//! durable whatever has been written, for all who wait for it. So neither a write nor a sync is ever done
-//! for one session alone while others wait, and a write does not wait for a sync.
+//! A session that waits for a line writes what is queued itself where nobody else is writing: what is not
+//! written dies with this process, so no thread has to wake up in between. Otherwise the writing thread does
+//! so, at once, for all who wait. The syncing thread makes durable whatever has been written. So a sync is
+//! never done for one session alone while others wait, and a write does not wait for a sync.
 //!
 //! The memory is the truth: after any failure of the disk the file is written anew from it.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use std::{io, mem, thread};
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use super::disk::Disk;
 use super::key::RecipientKey;
 use super::ledger::{Ledger, Line};
 use super::live::{Live, Place};
-use super::record::{HEADER, Record};
+use super::queue::{Due, Queue, State, Waiter, wake_all};
+use super::record::HEADER;
 use super::{Config, Error};
 use crate::metrics::Counter;
 
-/// How long a line that nobody waits for may wait for company.
-const LINGER: Duration = Duration::from_millis(100);
-/// Most bytes in the queue: a disk that is this far behind hangs.
-const MAX_QUEUE_BYTES: usize = 16 << 20;
 /// Most lines that wait for the ledger.
 const MAX_DOUBTS: usize = 10_000;
 /// Entries that are copied under the lock at a time.
 const PAGE: usize = 500;
-
-/// Who waits for a line, to hear whether it is there.
-pub(super) type Waiter = oneshot::Sender<Result<(), Error>>;
-
-/// What its caller wants of a line.
-pub(super) enum Wish {
-    /// Nothing: some time.
-    Lazy,
-    /// That it survives this process.
-    Written(Waiter),
-    /// That it survives this machine.
-    Durable(Waiter),
-}
+/// Most bytes that a session writes itself.
+const MAX_DIRECT_BYTES: u64 = 64 << 10;
 
 /// A line for the ledger, and what may be forgotten when it is there.
 pub(super) struct Doubt {
@@ -51,30 +38,24 @@ pub(super) struct Doubt {
     pub(super) waiter: Option<oneshot::Sender<()>>,
 }
 
-/// What sessions and threads share.
+/// What sessions and threads share. Of the locks, that of the file comes first.
 pub(super) struct Shared {
     state: Mutex<State>,
     work: Condvar,
+    file: Mutex<Writing>,
     syncing: Mutex<Syncing>,
     syncing_work: Condvar,
 }
 
-/// The memory, and the lines that are on their way to the file.
-pub(super) struct State {
-    pub(super) live: Live,
-    queue: Queue,
-    closed: bool,
-}
-
-#[derive(Default)]
-struct Queue {
-    bytes: Vec<u8>,
-    written: Vec<Waiter>,
-    durable: Vec<Waiter>,
-    /// When the first line came that nobody waits for.
-    lazy_since: Option<Instant>,
-    /// The file lacks something that memory has.
-    rewrite: bool,
+/// The file, as its writers know it.
+struct Writing {
+    disk: Arc<dyn Disk>,
+    size_bytes: u64,
+    /// The file is written anew when it gets beyond this.
+    limit_bytes: u64,
+    config: Config,
+    /// The last failure, until the file has been written anew.
+    failure: Option<(Error, Instant)>,
 }
 
 #[derive(Default)]
@@ -84,60 +65,14 @@ struct Syncing {
     closed: bool,
 }
 
-impl State {
-    /// Lets recipients of an entry go, or all of them, here and, some time, in the file.
-    pub(super) fn forget(&mut self, place: Place, recipients: Option<&[RecipientKey]>) {
-        let Some(entry) = self.live.get(place) else {
-            return;
-        };
-        let id = entry.head.id.clone();
-        if self.live.forget(place, recipients) {
-            self.queue.push(&Record::Forgotten { id, recipients: recipients.map(<[_]>::to_vec) }, Wish::Lazy);
-        }
-    }
-
-    /// Queues a line.
-    pub(super) fn push(&mut self, record: &Record, wish: Wish) {
-        self.queue.push(record, wish);
-    }
-
-    /// Wakes a waiter when everything queued before is durable.
-    pub(super) fn wait_for_all(&mut self, waiter: Waiter) {
-        self.queue.durable.push(waiter);
-    }
-}
-
-impl Queue {
-    fn push(&mut self, record: &Record, wish: Wish) {
-        if self.bytes.len() > MAX_QUEUE_BYTES {
-            self.rewrite = true;
-            match wish {
-                Wish::Lazy => {}
-                Wish::Written(waiter) | Wish::Durable(waiter) => wake(waiter, Err(Error::Behind)),
-            }
-            return;
-        }
-        record.write(&mut self.bytes);
-        match wish {
-            Wish::Lazy => {
-                // The one reading of time here that nobody can see: it only groups writes.
-                self.lazy_since.get_or_insert_with(Instant::now);
-            }
-            Wish::Written(waiter) => self.written.push(waiter),
-            Wish::Durable(waiter) => self.durable.push(waiter),
-        }
-    }
-
-    fn is_awaited(&self) -> bool {
-        !self.written.is_empty() || !self.durable.is_empty()
-    }
-}
-
 impl Shared {
-    pub(super) fn new(live: Live) -> Self {
+    /// Takes the memory, which the file holds already, in `size_bytes`.
+    pub(super) fn new(live: Live, disk: Arc<dyn Disk>, config: Config, size_bytes: u64) -> Self {
+        let limit_bytes = config.max_file_bytes.max(2 * size_bytes);
         Shared {
-            state: Mutex::new(State { live, queue: Queue::default(), closed: false }),
+            state: Mutex::new(State::new(live)),
             work: Condvar::new(),
+            file: Mutex::new(Writing { disk, size_bytes, limit_bytes, config, failure: None }),
             syncing: Mutex::default(),
             syncing_work: Condvar::new(),
         }
@@ -146,15 +81,43 @@ impl Shared {
     /// Changes the memory and queues lines, as one.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = lock(&self.state);
-        let (idle, awaited) = (state.queue.lazy_since.is_none(), state.queue.is_awaited());
+        let (was_lazy, was_awaited) = state.queued();
         let result = change(&mut state);
-        // The writing thread is woken for the first line of a kind; later ones go with it.
-        let wake = (idle && state.queue.lazy_since.is_some()) || (!awaited && state.queue.is_awaited());
+        let (is_lazy, is_awaited) = state.queued();
         drop(state);
-        if wake {
+        // The writing thread is woken for the first line of a kind; later ones go with it.
+        if (!was_lazy && is_lazy) || (!was_awaited && is_awaited) {
             self.work.notify_one();
         }
         result
+    }
+
+    /// The same for a line that is waited for: it is in the file when this returns, unless somebody else is
+    /// writing, or there is more to do than that. A disk that hangs holds one caller up, and makes the others
+    /// wait for the writing thread, as long as they have patience.
+    pub(super) fn change_and_write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut lock(&self.state));
+        if !self.write_directly() {
+            self.work.notify_one();
+        }
+        result
+    }
+
+    /// Writes what is queued, if that is a matter of a moment. Returns whether nothing is left of it.
+    fn write_directly(&self) -> bool {
+        // A disk may hang all the same. Only a runtime with other threads can let this one wait.
+        let may_block = Handle::try_current()
+            .is_ok_and(|handle| matches!(handle.runtime_flavor(), RuntimeFlavor::MultiThread));
+        may_block
+            && tokio::task::block_in_place(|| {
+                let Ok(mut file) = self.file.try_lock() else { return false };
+                let room = file.room_bytes().min(MAX_DIRECT_BYTES);
+                let queue = lock(&self.state).take_within(room);
+                queue.is_some_and(|queue| {
+                    self.write(&mut file, queue);
+                    true
+                })
+            })
     }
 
     /// Queues a line for the ledger. It is logged where that is impossible.
@@ -176,23 +139,92 @@ impl Shared {
         self.work.notify_one();
     }
 
-    fn next_queue(&self) -> Option<Queue> {
+    /// Waits until something is to be written; `false` when there will be nothing more.
+    fn wait_for_work(&self) -> bool {
         let mut state = lock(&self.state);
         loop {
-            let waited = state.queue.lazy_since.map(|since| since.elapsed());
-            let due = waited.is_some_and(|waited| waited >= LINGER || state.closed);
-            if due || state.queue.is_awaited() {
-                return Some(mem::take(&mut state.queue));
-            }
-            state = match waited {
-                None if state.closed => return None,
-                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(waited) => {
-                    let rest = LINGER.saturating_sub(waited);
+            state = match state.due() {
+                Due::Now => return true,
+                Due::Never if state.closed => return false,
+                Due::Never => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Due::In(rest) => {
                     self.work.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }
+    }
+
+    /// The writing thread.
+    fn run_writing(&self) {
+        while self.wait_for_work() {
+            let mut file = lock(&self.file);
+            // Taken with the file in hand, so that lines are written in their order.
+            let queue = lock(&self.state).take();
+            self.write(&mut file, queue);
+        }
+        lock(&self.syncing).closed = true;
+        self.syncing_work.notify_one();
+    }
+
+    fn write(&self, file: &mut Writing, queue: Queue) {
+        let Queue { bytes, written, durable, rewrite, .. } = queue;
+        let size_bytes = file.size_bytes + bytes.len() as u64;
+        if rewrite || file.failure.is_some() {
+            let result = self.repair(file);
+            wake_all(written, &result);
+            wake_all(durable, &result);
+            return;
+        }
+        if size_bytes > file.limit_bytes {
+            match self.rewrite(file) {
+                Ok(()) => {
+                    wake_all(written, &Ok(()));
+                    wake_all(durable, &Ok(()));
+                    return;
+                }
+                Err(error) => {
+                    // The file as it is will do for a while.
+                    tracing::error!(%error, "the journal could not be written anew and goes on growing");
+                    Counter::JournalFailures.increment(&[("step", "rewrite")]);
+                    file.limit_bytes = size_bytes + file.config.max_file_bytes;
+                }
+            }
+        }
+        match file.disk.append(&bytes) {
+            Ok(()) => {
+                file.size_bytes = size_bytes;
+                self.sync_for(durable);
+                wake_all(written, &Ok(()));
+            }
+            Err(error) => {
+                let result = Err(file.fail(error));
+                wake_all(written, &result);
+                wake_all(durable, &result);
+            }
+        }
+    }
+
+    /// Writes the file anew after a failure, unless the last one was a moment ago.
+    fn repair(&self, file: &mut Writing) -> Result<(), Error> {
+        if let Some((error, since)) = &file.failure
+            && since.elapsed() < file.config.rest
+        {
+            return Err(error.clone());
+        }
+        self.rewrite(file).map_err(|error| file.fail(error))?;
+        if file.failure.take().is_some() {
+            tracing::info!("the journal can be written again");
+        }
+        Ok(())
+    }
+
+    /// Puts a file in place that holds the memory as it is now, what has just been queued included.
+    fn rewrite(&self, file: &mut Writing) -> io::Result<()> {
+        let content = self.snapshot();
+        file.disk.replace(&content)?;
+        file.size_bytes = content.len() as u64;
+        file.limit_bytes = file.config.max_file_bytes.max(2 * file.size_bytes);
+        Ok(())
     }
 
     /// Writes down the whole memory, a page at a time: what changes meanwhile is queued and follows.
@@ -255,117 +287,10 @@ impl Shared {
     }
 }
 
-/// Starts the two threads. The file holds the memory already, in `size_bytes`.
-///
-/// # Errors
-/// The system has no thread to give.
-pub(super) fn start(
-    shared: &Arc<Shared>,
-    disk: Arc<dyn Disk>,
-    ledger: Ledger,
-    config: Config,
-    size_bytes: u64,
-) -> io::Result<()> {
-    let writing = Writing {
-        shared: Arc::clone(shared),
-        disk: Arc::clone(&disk),
-        size_bytes,
-        limit_bytes: config.max_file_bytes.max(2 * size_bytes),
-        config,
-        failure: None,
-    };
-    thread::Builder::new().name("journal-write".to_owned()).spawn(|| writing.run())?;
-    let shared = Arc::clone(shared);
-    let started = thread::Builder::new().name("journal-sync".to_owned()).spawn({
-        let shared = Arc::clone(&shared);
-        move || sync(&shared, disk.as_ref(), &ledger, config.max_ledger_bytes)
-    });
-    if started.is_err() {
-        shared.close();
-    }
-    started.map(drop)
-}
-
-/// The writing thread.
-struct Writing {
-    shared: Arc<Shared>,
-    disk: Arc<dyn Disk>,
-    size_bytes: u64,
-    /// The file is written anew when it gets beyond this.
-    limit_bytes: u64,
-    config: Config,
-    /// The last failure, until the file has been written anew.
-    failure: Option<(Error, Instant)>,
-}
-
 impl Writing {
-    fn run(mut self) {
-        while let Some(queue) = self.shared.next_queue() {
-            self.write(queue);
-        }
-        lock(&self.shared.syncing).closed = true;
-        self.shared.syncing_work.notify_one();
-    }
-
-    fn write(&mut self, queue: Queue) {
-        let Queue { bytes, written, durable, rewrite, .. } = queue;
-        let size_bytes = self.size_bytes + bytes.len() as u64;
-        if rewrite || self.failure.is_some() {
-            let result = self.repair();
-            wake_all(written, &result);
-            wake_all(durable, &result);
-            return;
-        }
-        if size_bytes > self.limit_bytes {
-            match self.rewrite() {
-                Ok(()) => {
-                    wake_all(written, &Ok(()));
-                    wake_all(durable, &Ok(()));
-                    return;
-                }
-                Err(error) => {
-                    // The file as it is will do for a while.
-                    tracing::error!(%error, "the journal could not be written anew and goes on growing");
-                    Counter::JournalFailures.increment(&[("step", "rewrite")]);
-                    self.limit_bytes = size_bytes + self.config.max_file_bytes;
-                }
-            }
-        }
-        match self.disk.append(&bytes) {
-            Ok(()) => {
-                self.size_bytes = size_bytes;
-                self.shared.sync_for(durable);
-                wake_all(written, &Ok(()));
-            }
-            Err(error) => {
-                let result = Err(self.fail(error));
-                wake_all(written, &result);
-                wake_all(durable, &result);
-            }
-        }
-    }
-
-    /// Writes the file anew after a failure, unless the last one was a moment ago.
-    fn repair(&mut self) -> Result<(), Error> {
-        if let Some((error, since)) = &self.failure
-            && since.elapsed() < self.config.rest
-        {
-            return Err(error.clone());
-        }
-        self.rewrite().map_err(|error| self.fail(error))?;
-        if self.failure.take().is_some() {
-            tracing::info!("the journal can be written again");
-        }
-        Ok(())
-    }
-
-    /// Puts a file in place that holds the memory as it is now, what has just been queued included.
-    fn rewrite(&mut self) -> io::Result<()> {
-        let content = self.shared.snapshot();
-        self.disk.replace(&content)?;
-        self.size_bytes = content.len() as u64;
-        self.limit_bytes = self.config.max_file_bytes.max(2 * self.size_bytes);
-        Ok(())
+    /// Returns how many bytes can be appended as things are.
+    fn room_bytes(&self) -> u64 {
+        if self.failure.is_some() { 0 } else { self.limit_bytes.saturating_sub(self.size_bytes) }
     }
 
     fn fail(&mut self, error: io::Error) -> Error {
@@ -375,6 +300,28 @@ impl Writing {
     }
 }
 
+/// Starts the two threads.
+///
+/// # Errors
+/// The system has no thread to give.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    disk: Arc<dyn Disk>,
+    ledger: Ledger,
+    max_ledger_bytes: u64,
+) -> io::Result<()> {
+    let writing = Arc::clone(shared);
+    thread::Builder::new().name("journal-write".to_owned()).spawn(move || writing.run_writing())?;
+    let syncing = Arc::clone(shared);
+    let started = thread::Builder::new()
+        .name("journal-sync".to_owned())
+        .spawn(move || sync(&syncing, disk.as_ref(), &ledger, max_ledger_bytes));
+    if started.is_err() {
+        shared.close();
+    }
+    started.map(drop)
+}
+
 /// The syncing thread.
 fn sync(shared: &Shared, disk: &dyn Disk, ledger: &Ledger, max_ledger_bytes: u64) {
     while let Some((waiters, doubts)) = shared.next_syncing() {
@@ -382,7 +329,7 @@ fn sync(shared: &Shared, disk: &dyn Disk, ledger: &Ledger, max_ledger_bytes: u64
             let result = disk.sync().map_err(|error| Error::Sync(Arc::new(error)));
             if result.is_err() {
                 // The system may have dropped what it failed to write, and say so once only.
-                lock(&shared.state).queue.rewrite = true;
+                lock(&shared.state).rewrite();
             }
             wake_all(waiters, &result);
         }
@@ -394,17 +341,6 @@ fn sync(shared: &Shared, disk: &dyn Disk, ledger: &Ledger, max_ledger_bytes: u64
             Ok(()) => shared.settle_doubts(doubts),
             Err(error) => shared.give_up(doubts, &error),
         }
-    }
-}
-
-fn wake(waiter: Waiter, result: Result<(), Error>) {
-    // Whoever has stopped waiting does not want to know.
-    let _gone = waiter.send(result);
-}
-
-fn wake_all(waiters: Vec<Waiter>, result: &Result<(), Error>) {
-    for waiter in waiters {
-        wake(waiter, result.clone());
     }
 }
 

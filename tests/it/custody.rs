@@ -80,7 +80,8 @@ impl Clients {
                         std::thread::sleep(Duration::from_millis(2));
                         continue;
                     }
-                    Err(_) => {
+                    Err(error) => {
+                        last = error.to_string();
                         self.unanswered.fetch_add(1, Ordering::Relaxed);
                     }
                 }

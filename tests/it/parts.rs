@@ -32,9 +32,17 @@ pub(crate) fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) ->
     }
 }
 
-/// Finds a port that is free now.
+/// Finds a port that is free now. It is below those that the system gives out, so that no socket of another
+/// test has it while its owner is down.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let mut random = [0u8; 2];
+        getrandom::fill(&mut random).unwrap();
+        let port = 10_000 + u16::from_be_bytes(random) % 22_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The gateway's binary, with a command line.
@@ -451,9 +459,15 @@ impl Hop {
         let taken = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&taken);
         std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            for stream in listener.incoming() {
+                // Where thousands of sockets and threads are in use, one more may have to wait.
+                let Ok(stream) = stream else {
+                    std::thread::sleep(Duration::from_millis(20));
+                    continue;
+                };
                 let taken = Arc::clone(&shared);
-                std::thread::spawn(move || serve(stream, end_of_data, &taken));
+                let serving = std::thread::Builder::new().spawn(move || serve(stream, end_of_data, &taken));
+                drop(serving);
             }
         });
         Hop { address, taken }

@@ -11,6 +11,8 @@ pub(super) struct Faulty {
     state: Mutex<State>,
     /// A sync takes a token from here first, if there is one.
     gate: Option<Mutex<Receiver<()>>>,
+    /// And an append from here.
+    append_gate: Option<Mutex<Receiver<()>>>,
 }
 
 #[derive(Default)]
@@ -20,6 +22,8 @@ struct State {
     durable: Vec<u8>,
     fails: Option<Step>,
     syncs: usize,
+    /// Appends by a session itself, and by the writing thread.
+    appends: (usize, usize),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +68,12 @@ impl Disk for Faulty {
     }
 
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(gate) = &self.append_gate {
+            let _opened = gate.lock().unwrap().recv();
+        }
+        let is_by_thread = std::thread::current().name() == Some("journal-write");
         self.change(|state| {
+            *(if is_by_thread { &mut state.appends.1 } else { &mut state.appends.0 }) += 1;
             let written = state.check(&[Step::Append, Step::Everything]);
             // A full disk takes what still fits.
             let fits = if written.is_err() { bytes.len() / 2 } else { bytes.len() };
@@ -225,4 +234,54 @@ async fn what_many_sessions_were_promised_survives_a_power_cut() {
         (0..16).flat_map(|number| (0..20).map(move |round| format!("{number} {round}"))).collect();
     let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
     assert_eq!(after_a_power_cut(&disk, &bodies), "nh".repeat(160));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_has_the_file_to_itself_writes_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Faulty::default());
+    let journal = start(&disk, folder.path(), config());
+    let (mut alone, envelope) = attempt(&journal, 1, "x", &[A]);
+    alone.begin(&envelope.recipients, Holder::NextHop).await;
+    alone.taken(&envelope.recipients, Holder::NextHop).await.unwrap();
+    assert_eq!(disk.change(|state| state.appends), (2, 0));
+    assert_eq!(after_a_power_cut(&disk, &["x"]), "h");
+    // What is more than a line to append is left to the thread.
+    disk.fail(Some(Step::Append));
+    let (mut failing, envelope) = attempt(&journal, 2, "y", &[A]);
+    failing.taken(&envelope.recipients, Holder::NextHop).await.unwrap_err();
+    disk.fail(None);
+    let (mut mending, envelope) = attempt(&journal, 3, "z", &[A]);
+    mending.taken(&envelope.recipients, Holder::NextHop).await.unwrap();
+    assert_eq!(after_a_power_cut(&disk, &["x", "y", "z"]), "hhh");
+    assert_eq!(disk.change(|state| state.appends), (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_hangs_holds_up_one_session_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (open, gate) = sync_channel(100);
+    let disk = Arc::new(Faulty { append_gate: Some(Mutex::new(gate)), ..Faulty::default() });
+    let config = Config { patience: std::time::Duration::from_millis(50), ..config() };
+    let journal = start(&disk, folder.path(), config);
+    let mut sessions = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let journal = journal.clone();
+        sessions.spawn(async move {
+            let (mut attempt, envelope) = attempt(&journal, number, &number.to_string(), &[A]);
+            attempt.taken(&envelope.recipients, Holder::NextHop).await
+        });
+    }
+    for _ in 0..7 {
+        let ended = sessions.join_next().await.unwrap().unwrap();
+        assert!(matches!(ended, Err(Error::TimedOut)));
+    }
+    for _ in 0..8 {
+        open.send(()).unwrap();
+    }
+    assert!(sessions.join_next().await.unwrap().is_ok());
+    journal.flush().await.unwrap();
+    let bodies: Vec<String> = (0..8).map(|number: u8| number.to_string()).collect();
+    let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
+    assert_eq!(after_a_power_cut(&disk, &bodies), "h".repeat(8));
 }

@@ -96,7 +96,7 @@ async fn a_retry_is_answered_until_the_client_has_the_answer() {
     first.taken(&envelope.recipients[..1], Holder::NextHop).await.unwrap();
     first.taken(&envelope.recipients[1..], Holder::Quarantine).await.unwrap();
     drop(first);
-    assert_eq!(standings(&journal, "x", &["A@Example.Org", C, B]), "hnh");
+    assert_eq!(standings(&journal, "x", &["a@Example.Org", C, B]), "hnh");
     assert_eq!(standings(&journal, "y", &[A, B]), "nn");
 
     let (retry, _) = attempt(&journal, 2, "x", &[A, B]);
@@ -140,6 +140,8 @@ async fn a_lost_reply_has_a_line_in_the_ledger_and_is_sent_again() {
     let lines = Ledger::new(folder.path()).read().unwrap();
     assert_eq!(lines.len(), 1);
     assert_eq!((lines[0].recipients, lines[0].id.as_str()), (2, envelope.id.as_str()));
+    assert_eq!(standings(&journal, "x", &[A, B]), "dd", "the client has no answer yet");
+    lost.answered(false).await;
     assert_eq!(standings(&journal, "x", &[A, B]), "nn");
     drop(lost);
     close(journal).await;
