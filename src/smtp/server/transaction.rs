@@ -217,6 +217,9 @@ impl Session {
                     each.insert(0, Reply::plain(353, ["One reply for each recipient follows"]));
                     each.push(reply);
                     each
+                } else if reply.is_positive() && !each.iter().all(Reply::is_positive) {
+                    // One 2xx would be taken for everybody's.
+                    vec![unanswered()]
                 } else {
                     vec![reply]
                 }
