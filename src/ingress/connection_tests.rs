@@ -429,6 +429,16 @@ async fn shutting_down_ends_a_pause_and_finishes_a_message_in_chunks() {
     session.play("C|BDAT 2 LAST\\r\\n\\r\\n\nS: 250 2.0.0 Kept\nS: 421 4.3.2\nS: EOF").await;
 }
 
+#[tokio::test]
+async fn shutting_down_does_not_wait_for_a_handshake() {
+    let files = Files::new();
+    let mut session = Session::start(encrypted(&files));
+    session.play(&format!("{}\n{STARTTLS}", ehlo_but_last())).await;
+    session.shutdown.send(true).unwrap();
+    session.play("S: EOF").await;
+    assert_eq!(session.hang_up().await.0.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+}
+
 /// A stream that counts its writes.
 struct Counting {
     stream: DuplexStream,
