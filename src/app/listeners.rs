@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::task::report_panic;
 use crate::gateway::{Gateway, Transaction};
-use crate::ingress::{self, Inherited, ListenAddress, Listener, Memory};
+use crate::ingress::{self, Inherited, ListenAddress, Listener, Memory, Sessions};
 use crate::mail::Direction;
 
 /// What a listener is to be.
@@ -59,6 +59,7 @@ struct Running {
 /// The listeners that are open.
 pub(super) struct Listeners {
     memory: Memory,
+    sessions: Sessions,
     inherited: Inherited,
     inbound: Arc<Current>,
     outbound: Arc<Current>,
@@ -83,6 +84,7 @@ impl Listeners {
         let current = |gateway| Arc::new(Current(ArcSwap::from_pointee(gateway)));
         Listeners {
             memory,
+            sessions: Sessions::default(),
             inherited,
             inbound: current(gateways.inbound),
             outbound: current(gateways.outbound),
@@ -153,7 +155,8 @@ impl Listeners {
         };
         let (config, config_now) = watch::channel(Arc::new(wanted.config));
         let (stop, stopped) = watch::channel(false);
-        let serving = ingress::serve(listener, config_now, self.memory.clone(), service, stopped);
+        let (memory, sessions) = (self.memory.clone(), self.sessions.clone());
+        let serving = ingress::serve(listener, config_now, memory, sessions, service, stopped);
         let task = tokio::spawn(serving);
         Running { direction, listen: wanted.listen, address, config, stop, task }
     }

@@ -47,7 +47,8 @@ pub struct Config {
     pub xclient_networks: Vec<IpNet>,
     /// Clients whose XFORWARD counts.
     pub xforward_networks: Vec<IpNet>,
-    /// Sessions open at once on this listener; what precedes a session counts as one.
+    /// Sessions open at once, with those of the listeners that share its [`Sessions`](super::Sessions); what
+    /// precedes a session counts as one. So it is with the next two.
     pub max_sessions: usize,
     /// Sessions open at once from one IPv4 address or one IPv6 /64.
     pub max_sessions_per_source: usize,

@@ -318,7 +318,11 @@ where
             return Err(refused.into());
         };
         let deadline = (Instant::now() + self.config.tls_timeout).min(self.ends);
-        let accepted = timeout_at(deadline, acceptor.accept(stream)).await;
+        let accepted = tokio::select! {
+            accepted = timeout_at(deadline, acceptor.accept(stream)) => accepted,
+            // There is nothing in flight that a client could lose.
+            () = stopped(&mut self.shutdown) => return Err(io::ErrorKind::ConnectionAborted.into()),
+        };
         let (stream, tls) = accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         self.stream = Stream::Tls(Box::new(stream));
         self.session.secured(tls);

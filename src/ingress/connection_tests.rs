@@ -13,15 +13,17 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::*;
 use crate::ingress::tests::{EHLO, play};
 use crate::ingress::tls::tests::{BOTH, Files, connector};
-use crate::mail::{Client, Direction, Mail, Recipient};
+use crate::mail::{Client, Direction, Mail, Protocol, Recipient};
 use crate::smtp::server::{Answer, Kind, Mechanism, Offers, SignIn, SignInAnswer};
 
-/// Takes everything and writes it down. A message is answered for each recipient: the first one has it.
+/// Takes everything and writes it down. To a client that reads a reply for each recipient, only the first one
+/// has a message.
 #[derive(Clone, Default)]
 struct Decider {
     log: Arc<Mutex<Vec<String>>>,
     offers: Offers,
     recipients: usize,
+    reads_each: bool,
 }
 
 impl Decider {
@@ -53,11 +55,12 @@ impl Handler for Decider {
         }
     }
 
-    async fn mail(&mut self, client: &Client, _mail: &Mail) -> Reply {
+    async fn mail(&mut self, client: &Client, mail: &Mail) -> Reply {
         let tls = client.tls.as_ref().map_or("", |tls| tls.version);
         let login = client.login.as_deref().unwrap_or_default();
         self.note(format!("mail from {} {} {tls} {login}", client.address.ip(), client.helo));
         self.recipients = 0;
+        self.reads_each = mail.prdr || client.protocol == Protocol::Lmtp;
         fine("Ok")
     }
 
@@ -71,6 +74,9 @@ impl Handler for Decider {
 
     async fn message(&mut self, body: Bytes) -> Answer {
         self.note(format!("message of {} bytes", body.len()));
+        if !self.reads_each {
+            return Answer::All(fine("Kept"));
+        }
         let refused = Reply::new(550, EnhancedCode(5, 7, 1), "Not for you");
         let mut each = vec![refused; self.recipients];
         each[0] = fine("Yours");
@@ -422,6 +428,16 @@ async fn shutting_down_ends_a_pause_and_finishes_a_message_in_chunks() {
     session.play("C|BDAT 1\\r\\nx\nS: 250").await;
     session.shutdown.send(true).unwrap();
     session.play("C|BDAT 2 LAST\\r\\n\\r\\n\nS: 250 2.0.0 Kept\nS: 421 4.3.2\nS: EOF").await;
+}
+
+#[tokio::test]
+async fn shutting_down_does_not_wait_for_a_handshake() {
+    let files = Files::new();
+    let mut session = Session::start(encrypted(&files));
+    session.play(&format!("{}\n{STARTTLS}", ehlo_but_last())).await;
+    session.shutdown.send(true).unwrap();
+    session.play("S: EOF").await;
+    assert_eq!(session.hang_up().await.0.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
 }
 
 /// A stream that counts its writes.

@@ -28,6 +28,7 @@ pub use connection::serve_connection;
 pub use listener::{Inherited, ListenAddress, ListenAddressError, Listener};
 pub use memory::Memory;
 pub use serve::serve;
+pub use source::Sessions;
 
 /// Makes a handler for each connection.
 pub trait Service: Send + Sync + 'static {

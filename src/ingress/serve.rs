@@ -18,10 +18,10 @@ use tokio_util::either::Either;
 use crate::ingress::connection::{self, serve_connection};
 use crate::ingress::listener::{LOCAL_PEER, Listener, Socket};
 use crate::ingress::proxy::{self, HeaderError};
-use crate::ingress::source::{Caps, Full, Place, Sources};
-use crate::ingress::{Config, Memory, Service, TlsMode};
+use crate::ingress::source::{Caps, Counted, Full, Place};
+use crate::ingress::{Config, Memory, Service, Sessions, TlsMode};
 use crate::mail::{EnhancedCode, Reply, Tls};
-use crate::metrics::{Counter, Gauge};
+use crate::metrics::Counter;
 
 /// Pause after a failed accept: the process is out of descriptors, and trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -31,22 +31,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// and what is left after [`Config::shutdown_grace`] is cut off.
 ///
 /// A connection keeps the configuration that it began with; those after it get the newest one. `memory` is
-/// what messages in flight may take; listeners share it.
+/// what messages in flight may take, `sessions` counts those that are open; listeners share both.
 pub async fn serve<S: Service>(
     listener: impl Into<Listener>,
     config: watch::Receiver<Arc<Config>>,
     memory: Memory,
+    sessions: Sessions,
     service: Arc<S>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let listener = listener.into();
-    let sources = Sources::default();
-    let mut sessions = JoinSet::new();
+    let mut tasks = JoinSet::new();
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            Some(ended) = sessions.join_next() => {
+            Some(ended) = tasks.join_next() => {
                 count_panic(&ended);
                 continue;
             }
@@ -66,39 +66,41 @@ pub async fn serve<S: Service>(
             }
         };
         is_failing = false;
-        while let Some(ended) = sessions.try_join_next() {
+        while let Some(ended) = tasks.try_join_next() {
             count_panic(&ended);
         }
         let config = Arc::clone(&config.borrow());
-        if sessions.len() >= config.max_sessions {
+        let Some(counted) = sessions.arrive(config.max_sessions) else {
             turn_away(socket, &config, Refusal::Sessions);
             continue;
-        }
+        };
         let arrival = Arrival {
             config,
-            sources: sources.clone(),
+            sessions: sessions.clone(),
+            _counted: counted,
             memory: memory.clone(),
             service: Arc::clone(&service),
             shutdown: shutdown.clone(),
         };
-        sessions.spawn(arrival.serve(socket, peer));
+        tasks.spawn(arrival.serve(socket, peer));
     }
     drop(listener);
     let grace = config.borrow().shutdown_grace;
     let drained = async {
-        while let Some(ended) = sessions.join_next().await {
+        while let Some(ended) = tasks.join_next().await {
             count_panic(&ended);
         }
     };
     if timeout(grace, drained).await.is_err() {
-        sessions.shutdown().await;
+        tasks.shutdown().await;
     }
 }
 
 /// A connection on its way to its session.
 struct Arrival<S> {
     config: Arc<Config>,
-    sources: Sources,
+    sessions: Sessions,
+    _counted: Counted,
     memory: Memory,
     service: Arc<S>,
     shutdown: watch::Receiver<bool>,
@@ -107,7 +109,6 @@ struct Arrival<S> {
 impl<S: Service> Arrival<S> {
     /// Serves a connection to its end. `peer` is `None` on a Unix socket.
     async fn serve(self, mut socket: Socket, peer: Option<SocketAddr>) {
-        let _counted = Counted::new();
         let mut shutdown = self.shutdown.clone();
         let admitted = tokio::select! {
             admitted = self.admit(&mut socket, peer) => admitted,
@@ -172,7 +173,7 @@ impl<S: Service> Arrival<S> {
             per_source: self.config.max_sessions_per_source,
             per_network: self.config.max_sessions_per_network,
         };
-        self.sources.enter(client, caps).map_err(|full| match full {
+        self.sessions.enter(client, caps).map_err(|full| match full {
             Full::Source => Refusal::Source,
             Full::Network => Refusal::Network,
         })
@@ -250,22 +251,6 @@ fn turn_away(socket: Socket, config: &Config, refusal: Refusal) {
 fn count_panic(ended: &Result<(), JoinError>) {
     if ended.as_ref().is_err_and(JoinError::is_panic) {
         Counter::Panics.increment(&[]);
-    }
-}
-
-/// An open session in [`Gauge::Sessions`].
-struct Counted;
-
-impl Counted {
-    fn new() -> Self {
-        Gauge::Sessions.add(1.0);
-        Counted
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        Gauge::Sessions.add(-1.0);
     }
 }
 

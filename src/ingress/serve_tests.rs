@@ -73,13 +73,17 @@ struct Serving {
 
 impl Serving {
     fn start(listener: impl Into<Listener>, config: Config) -> Self {
+        Serving::beside(listener, config, Sessions::default())
+    }
+
+    fn beside(listener: impl Into<Listener>, config: Config, sessions: Sessions) -> Self {
         let listener = listener.into();
         let address = listener.address().unwrap();
         let (config, receiver) = watch::channel(Arc::new(config));
         let (shutdown, stopped) = watch::channel(false);
         let (service, memory) = (Open::default(), Memory::new(1 << 20));
-        let task =
-            tokio::spawn(serve(listener, receiver, memory.clone(), Arc::new(service.clone()), stopped));
+        let shared = (memory.clone(), Arc::new(service.clone()));
+        let task = tokio::spawn(serve(listener, receiver, shared.0, sessions, shared.1, stopped));
         Serving { address, config, service, memory, shutdown, task }
     }
 
@@ -463,4 +467,35 @@ fn accepting_goes_on_when_there_are_descriptors_again() {
         drop(hoard);
         assert!(read_line(&mut client).await.starts_with("220"));
     });
+}
+
+#[tokio::test]
+async fn the_caps_hold_over_all_listeners_that_share_their_count() {
+    let sessions = Sessions::default();
+    let beside = |config: Config| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Serving::beside(listener, config, sessions.clone())
+    };
+    for (caps, refusal) in [
+        (Config { max_sessions: 1, ..config() }, "421 4.3.2"),
+        (
+            Config { max_sessions_per_source: 1, ..config() },
+            "421 4.7.0 Too many connections from your address",
+        ),
+        (
+            Config { max_sessions_per_network: 1, ..config() },
+            "421 4.7.0 Too many connections from your network",
+        ),
+    ] {
+        let (one, other) = (beside(caps.clone()).await, beside(caps).await);
+        let (held, greeting) = one.try_with(b"").await;
+        assert!(greeting.starts_with("220"), "{greeting}");
+        let (_, answer) = other.try_with(b"").await;
+        assert!(answer.starts_with(refusal), "{answer}");
+        drop(held);
+        one.stop().await;
+        let (_held, greeting) = other.try_with(b"").await;
+        assert!(greeting.starts_with("220"), "{greeting}");
+        other.stop().await;
+    }
 }

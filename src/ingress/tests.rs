@@ -362,8 +362,9 @@ impl Listening {
         let recorder = Recorder::default();
         let (shutdown, receiver) = watch::channel(false);
         let (_, config) = watch::channel(Arc::new(config));
+        let (memory, sessions) = (Memory::new(1 << 20), Sessions::default());
         let serving =
-            tokio::spawn(serve(listener, config, Memory::new(1 << 20), Arc::new(recorder.clone()), receiver));
+            tokio::spawn(serve(listener, config, memory, sessions, Arc::new(recorder.clone()), receiver));
         Listening { address, recorder, shutdown, serving }
     }
 

@@ -60,6 +60,9 @@ pub enum Command {
     Quit,
 }
 
+/// Longest name that a client gives itself, in bytes.
+const MAX_NAME: usize = 255;
+
 /// Methods of HTTP, and the first word of its second version.
 const HTTP: [&str; 10] =
     ["GET", "POST", "CONNECT", "PUT", "OPTIONS", "HEAD", "DELETE", "PATCH", "TRACE", "PRI"];
@@ -136,9 +139,14 @@ fn parse_greeting(line: &[u8]) -> Result<Command, SyntaxError> {
     }
 }
 
-/// The name goes into trace fields, logs and pages, so it may have no character that means something there.
+/// The name goes into trace fields, logs and pages, so it may have no character that means something there,
+/// and no more than a domain may have (RFC 5321, section 4.5.3.1.2): a line of a header has an end, too.
 fn client_name(host: &str) -> Result<String, SyntaxError> {
-    if host.bytes().all(is_harmless) { Ok(host.to_owned()) } else { Err(SyntaxError::Arguments) }
+    if host.len() <= MAX_NAME && host.bytes().all(is_harmless) {
+        Ok(host.to_owned())
+    } else {
+        Err(SyntaxError::Arguments)
+    }
 }
 
 fn parse_bdat(argument: &[u8]) -> Result<Command, SyntaxError> {
@@ -307,6 +315,8 @@ mod tests {
         for line in ["BDAT", "BDAT zz", "BDAT -1", "BDAT +1", "BDAT 5 LAS", "BDAT 5 LAST x", "BDAT LAST"] {
             check(line, Err((501, "5.5.4")));
         }
+        check(&format!("EHLO {}", "x".repeat(255)), Ok(&format!("ehlo {}", "x".repeat(255))));
+        check(&format!("EHLO {}", "x".repeat(256)), Err((501, "5.5.4")));
         check("AUTH XOAUTH2 eA==", Err((504, "5.5.4")));
         for line in
             ["AUTH PLAIN *", "AUTH PLAIN !!!!", "AUTH PLAIN eA", "AUTH PLAIN eB==", "AUTH PLAIN eA==="]
@@ -379,6 +389,11 @@ mod tests {
             "SMTPUTF8=1",
         ] {
             check(&format!("MAIL FROM:<> {parameter}"), Err((501, "5.5.4")));
+        }
+        for deceptive in
+            ["a\u{202e}b@c.example", "a@b\u{2066}.example", "\"\u{2028}\"@c.example", "\u{200b}@c.example"]
+        {
+            check(&format!("MAIL FROM:<{deceptive}> SMTPUTF8"), Err((501, "5.1.7")));
         }
         check("MAIL FROM:<é@b.example>", Err((553, "5.6.7")));
         check("RCPT TO:<é@b.example>", Err((553, "5.6.7")));

@@ -103,6 +103,10 @@ impl Report {
             Told::Is(login) => Some(login.clone()),
             Told::Nothing | Told::Unavailable => None,
         };
+        if let Some(tls) = &mut client.tls {
+            // The certificate is the peer's: the client behind it has shown none.
+            tls.client_fingerprint = None;
+        }
         self.introduce(client);
     }
 
@@ -119,12 +123,16 @@ impl Report {
         self.introduce(client);
     }
 
-    /// Puts the greeting that was reported in the place of the peer's own.
+    /// Puts the greeting that was reported in the place of the peer's own. Whether it is LMTP is not a matter
+    /// of report: it says how many replies the peer reads after the end of data, and one that reads one reply
+    /// would take a 2xx for a recipient that was refused.
     pub fn introduce(&self, client: &mut Client) {
         if let Told::Is(helo) = &self.helo {
             client.helo.clone_from(helo);
         }
-        if let Told::Is(protocol) = self.protocol {
+        if let Told::Is(protocol) = self.protocol
+            && (protocol == Protocol::Lmtp) == (client.protocol == Protocol::Lmtp)
+        {
             client.protocol = protocol;
         }
     }
@@ -268,6 +276,35 @@ mod tests {
         assert_eq!(client.peer, "192.0.2.1:25".parse().unwrap());
         assert_eq!(client.address, "198.51.100.7:0".parse().unwrap());
         assert_eq!((client.name.as_deref(), client.helo.as_str()), (Some("c.example"), "?b??x"));
+    }
+
+    #[test]
+    fn a_client_has_not_the_certificate_of_its_proxy() {
+        let mut client = client();
+        client.tls = Some(crate::mail::Tls {
+            version: "TLSv1.3",
+            cipher: String::new(),
+            client_fingerprint: Some("00".repeat(32)),
+        });
+        let mut forwarded = client.clone();
+        Report::parse_xclient(b"ADDR=198.51.100.7").unwrap().impersonate(&mut client);
+        assert_eq!(client.tls.unwrap().client_fingerprint, None);
+        Report::parse_xforward(b"ADDR=198.51.100.7").unwrap().forward(&mut forwarded);
+        assert!(forwarded.tls.unwrap().client_fingerprint.is_some());
+    }
+
+    #[test]
+    fn how_many_replies_a_peer_reads_is_not_a_matter_of_report() {
+        for (own, told, expected) in [
+            (Protocol::Esmtp, "SMTP", Protocol::Smtp),
+            (Protocol::Smtp, "ESMTP", Protocol::Esmtp),
+            (Protocol::Esmtp, "LMTP", Protocol::Esmtp),
+            (Protocol::Lmtp, "ESMTP", Protocol::Lmtp),
+        ] {
+            let mut client = Client { protocol: own, ..client() };
+            Report::parse_xforward(format!("PROTO={told}").as_bytes()).unwrap().forward(&mut client);
+            assert_eq!(client.protocol, expected, "{own:?} told {told}");
+        }
     }
 
     #[test]

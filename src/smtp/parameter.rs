@@ -4,6 +4,7 @@
 //! checked to the last character, so that it cannot be more than a parameter there.
 
 use crate::mail::{BodyType, Mail, Notify, Recipient, Return};
+use crate::smtp::path::is_deceptive;
 use crate::smtp::syntax::SyntaxError;
 use crate::smtp::xtext;
 
@@ -203,11 +204,11 @@ fn is_utf8_address(text: &[u8], smtputf8: bool) -> bool {
                     && u32::from_str_radix(digits, 16)
                         .ok()
                         .and_then(char::from_u32)
-                        .is_some_and(|c| !c.is_control())
+                        .is_some_and(|c| !c.is_control() && !is_deceptive(c))
             }
             '+' | '=' => false,
             '!'..='~' => true,
-            c => smtputf8 && !c.is_ascii() && !c.is_control(),
+            c => smtputf8 && !c.is_ascii() && !c.is_control() && !is_deceptive(c),
         };
         if !is_valid {
             return false;
@@ -326,6 +327,9 @@ mod tests {
             ("utf-8;é@b.example", false, false),
             ("utf-8;\\x{0A}", false, false),
             ("utf-8;\\x{D800}", false, false),
+            ("utf-8;\\x{202E}", false, false),
+            ("utf-8;a\u{202e}b@c.example", true, false),
+            ("utf-8;a\u{85}b@c.example", true, false),
             ("utf-8;\\x", false, false),
             ("utf-8;a+b", true, false),
             ("rfc822;é@b.example", true, false),

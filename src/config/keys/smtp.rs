@@ -23,19 +23,19 @@ pub(super) static SMTP: [Key; 17] = [
     Key {
         name: "smtp.max_connections",
         default: "1000",
-        meaning: "Connections at a time, each listener; further ones get 421.",
+        meaning: "Connections at a time, over all listeners; further ones get 421.",
         set: |c, v| value::count(v, 1, 100_000).map(|x| c.smtp.max_connections = x),
     },
     Key {
         name: "smtp.max_connections_per_ip",
         default: "100",
-        meaning: "Connections at a time from one address, each listener; further ones get 421.",
+        meaning: "Connections at a time from one address (IPv6: one /64), over all listeners; further ones get 421.",
         set: |c, v| value::count(v, 1, 100_000).map(|x| c.smtp.max_connections_per_ip = x),
     },
     Key {
         name: "smtp.max_connections_per_network",
         default: "400",
-        meaning: "Connections at a time from one IPv4 /24 or one IPv6 /48, each listener; further ones get 421.",
+        meaning: "Connections at a time from one IPv4 /24 or one IPv6 /48, over all listeners; further ones get 421.",
         set: |c, v| value::count(v, 1, 100_000).map(|x| c.smtp.max_connections_per_network = x),
     },
     Key {

@@ -12,7 +12,8 @@ pub struct Limits {
     pub recipients: usize,
     /// Commands that were malformed, unknown or out of order, in the whole session.
     pub errors: usize,
-    /// Commands between two messages.
+    /// Commands between two messages. Recipients that are accepted have a limit of their own, and large chunks
+    /// that of their bytes.
     pub commands: usize,
     /// Bytes of one message.
     pub message_bytes: usize,

@@ -80,6 +80,8 @@ pub struct Session {
     /// What is due before anything else is read: replies, and a question that waits for an abandonment.
     due: VecDeque<Step>,
     refused_chunk: Option<RefusedChunk>,
+    /// Octets that were read of a message after DATA once it was refused.
+    discarded: u64,
     /// Bytes of the input that are known to have no LF.
     searched: usize,
     errors: usize,
@@ -110,6 +112,7 @@ impl Session {
             asked: None,
             due: VecDeque::new(),
             refused_chunk: None,
+            discarded: 0,
             searched: 0,
             errors: 0,
             commands: 0,
@@ -206,14 +209,7 @@ impl Session {
         }
         match &mut self.state {
             State::Closed => Step::Close,
-            State::Data(_, decoder) => {
-                if input.is_empty() {
-                    return Step::Read;
-                }
-                let progress = decoder.decode(input);
-                input.advance(progress.consumed_bytes);
-                if progress.ended { self.end_of_data() } else { Step::Read }
-            }
+            State::Data(..) => self.read_data(input),
             State::Chunks(_, collector) if collector.is_in_chunk() => {
                 let progress = collector.collect(input);
                 input.advance(progress.consumed_bytes);
@@ -238,6 +234,8 @@ impl Session {
             Some(Asked::Rcpt) if reply.is_positive() => {
                 if let State::Envelope(transaction) = &mut self.state {
                     transaction.recipients += 1;
+                    // They have a limit of their own, which may be the larger one.
+                    self.commands = self.commands.saturating_sub(1);
                 }
             }
             Some(Asked::Mail(_) | Asked::Rcpt) => {}

@@ -7,7 +7,8 @@ use crate::smtp::chunk::Collector;
 use crate::smtp::data::{Decoder, Refusal};
 use crate::smtp::server::{Answer, Asked, Kind, Question, Session, State, Step, ok, out_of_order};
 
-/// The largest chunk that is read only to be thrown away. A client that announces more does not mean mail.
+/// The most that is read of a message or a chunk only to be thrown away. A client that sends more does not
+/// mean mail.
 const MAX_DISCARDED_OCTETS: u64 = 1 << 30;
 /// Chunks from this size on are paid for by their bytes; smaller ones count as commands.
 const LARGE_CHUNK_OCTETS: u64 = 256;
@@ -79,6 +80,7 @@ impl Session {
             }
             State::Envelope(transaction) => {
                 self.state = State::Data(transaction, Decoder::new(self.max_message_bytes()));
+                self.discarded = 0;
                 Step::Reply(Reply::plain(354, ["End data with <CR><LF>.<CR><LF>"]))
             }
             State::Chunks(..) => self.error(out_of_order("DATA after BDAT")),
@@ -131,8 +133,28 @@ impl Session {
         Some(self.error(refused.reply))
     }
 
+    /// Reads on in the message that DATA announced.
+    pub(super) fn read_data(&mut self, input: &mut BytesMut) -> Step {
+        let State::Data(_, decoder) = &mut self.state else { return Step::Close };
+        if input.is_empty() {
+            return Step::Read;
+        }
+        let progress = decoder.decode(input);
+        input.advance(progress.consumed_bytes);
+        if progress.ended {
+            return self.end_of_data();
+        }
+        if let Some(refusal) = decoder.refusal() {
+            self.discarded += u64::try_from(progress.consumed_bytes).unwrap_or(u64::MAX);
+            if self.discarded > MAX_DISCARDED_OCTETS {
+                return self.close(refusal.reply());
+            }
+        }
+        Step::Read
+    }
+
     /// The message that DATA announced is over.
-    pub(super) fn end_of_data(&mut self) -> Step {
+    fn end_of_data(&mut self) -> Step {
         let State::Data(transaction, decoder) = std::mem::replace(&mut self.state, State::Ready) else {
             return Step::Close;
         };
@@ -217,6 +239,9 @@ impl Session {
                     each.insert(0, Reply::plain(353, ["One reply for each recipient follows"]));
                     each.push(reply);
                     each
+                } else if reply.is_positive() && !each.iter().all(Reply::is_positive) {
+                    // One 2xx would be taken for everybody's.
+                    vec![unanswered()]
                 } else {
                     vec![reply]
                 }

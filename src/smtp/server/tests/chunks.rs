@@ -162,7 +162,7 @@ fn many_large_chunks_are_one_message_and_many_small_ones_are_junk() {
     let expected: Vec<&str> = std::iter::repeat_n(OK, 50).chain([OK]).collect();
     check(&player, &format!("{large}NOOP\r\n"), &expected);
     let small = "BDAT 1\r\nx".repeat(50);
-    let mut expected = vec![OK; 7];
+    let mut expected = vec![OK; 8];
     expected.extend(["abandon", "S: 421 4.7.0 Too many commands, closing connection", "cause junk", "close"]);
     check(&player, &small, &expected);
 }

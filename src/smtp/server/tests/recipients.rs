@@ -88,7 +88,7 @@ fn prdr_answers_each_recipient_and_then_the_message() {
     let player = Player { answer: each(), ..Player::default() };
     let first = "S: 353 One reply for each recipient follows";
     check_end(&player, " PRDR", &[first, "S: 250 2.0.0 one", "S: 550 5.0.0 two", "S: 250 2.0.0 all"]);
-    check_end(&player, "", &["S: 250 2.0.0 all"]);
+    check_end(&player, "", &["S: 451 4.3.0 Internal error, try again later"]);
     let player = Player::default();
     check_end(&player, " PRDR", &["S: 250 2.0.0 Kept"]);
 }

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use proptest::prelude::*;
 
-use super::{DATA, Player, ehlo};
+use super::{DATA, Player, ehlo, shown};
 use crate::mail::{EnhancedCode, Reply};
 use crate::smtp::server::{Answer, Limits, Options, Question, Session, Step};
 
@@ -258,4 +258,50 @@ proptest! {
     fn no_bytes_panic(input in proptest::collection::vec(any::<u8>(), 0..300), cut in 1usize..50) {
         let _log = Player::default().play(&input, cut);
     }
+}
+
+#[test]
+fn recipients_have_their_own_limit_and_are_no_commands_too_many() {
+    let mut player = Player::default();
+    player.options.limits = Limits { commands: 5, recipients: 20, ..Limits::default() };
+    let log = player.play(
+        format!("EHLO c\r\nMAIL FROM:<>\r\n{}DATA\r\n.\r\n", "RCPT TO:<a@b.example>\r\n".repeat(20))
+            .as_bytes(),
+        7,
+    );
+    assert_eq!(log.last().unwrap(), "S: 250 2.0.0 Kept");
+    let refused = "RCPT TO:<no@b.example>\r\n".repeat(20);
+    let log = player.play(format!("EHLO c\r\nMAIL FROM:<>\r\n{refused}").as_bytes(), 7);
+    assert!(log.contains(&"S: 421 4.7.0 Too many commands, closing connection".to_owned()), "{log:?}");
+}
+
+#[test]
+fn a_message_that_is_refused_is_not_read_for_ever() {
+    let mut player = Player::default();
+    player.options.limits.message_bytes = 10;
+    let mut session = Session::new(player.options.clone(), "192.0.2.1:25".parse().unwrap());
+    let mut input = BytesMut::from("HELO c\r\n");
+    let mut log = Vec::new();
+    let mut lines = ["MAIL FROM:<>\r\n", "RCPT TO:<a@b.example>\r\n", "DATA\r\n"].into_iter();
+    let piece = vec![b'x'; 16 << 20];
+    let mut pieces = 0;
+    loop {
+        match session.step(&mut input) {
+            Step::Read => match lines.next() {
+                Some(line) => input.extend_from_slice(line.as_bytes()),
+                None => {
+                    pieces += 1;
+                    assert!(pieces <= 65, "it is still read");
+                    input.extend_from_slice(&piece);
+                }
+            },
+            Step::Reply(reply) => log.push(shown(&reply)),
+            Step::Abandon => log.push("abandon".to_owned()),
+            Step::Ask(question) => player.decide(&mut session, question, &mut log),
+            Step::Close => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(log[log.len() - 2..], ["abandon", "S: 552 5.3.4 Message too large"]);
+    assert_eq!(pieces, 65);
 }
