@@ -234,7 +234,7 @@ impl House {
     async fn send(&self, asks: Asks, recipients: &[&str], body: &'static str, ends: Ends) -> Vec<u16> {
         let mut session = self.connect(asks);
         let codes = session.send(recipients, body).await;
-        if ends == Ends::Heard && codes.iter().any(|code| *code == 250) {
+        if ends == Ends::Heard && codes.contains(&250) {
             session.transaction.settled().await;
         }
         codes
@@ -309,7 +309,7 @@ fn policy(quarantine: f64, exempted: &[&str]) -> Arc<Policy> {
 }
 
 fn code(reply: &str) -> u16 {
-    reply[..3].parse().unwrap()
+    reply.split_once(' ').unwrap().0.parse().unwrap()
 }
 
 /// Those of Ann and Ben whose reply is this one.
