@@ -309,7 +309,7 @@ fn policy(quarantine: f64, exempted: &[&str]) -> Arc<Policy> {
 }
 
 fn code(reply: &str) -> u16 {
-    reply.get(..3).unwrap().parse().unwrap()
+    reply.split_once(' ').unwrap().0.parse().unwrap()
 }
 
 /// Those of Ann and Ben whose reply is this one.

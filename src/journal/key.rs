@@ -11,14 +11,38 @@ use sha2::{Digest, Sha256};
 use crate::mail::{Address, Envelope};
 use crate::privacy::{InstallationKey, Purpose};
 
-/// The SHA-256 of a message as it was accepted.
+/// The SHA-256 of a message as it was accepted, but for its topmost Received field: a proxy between the client
+/// and us, such as Postfix with `smtpd_proxy_filter`, writes it anew at every attempt of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BodyHash([u8; 32]);
 
 impl BodyHash {
     /// Hashes the accepted bytes. A large message takes milliseconds: not for an async thread.
     pub fn of(body: &[u8]) -> Self {
-        BodyHash(Sha256::digest(body).into())
+        let (before, after) = around_topmost_hop(body);
+        BodyHash(Sha256::new().chain_update(before).chain_update(after).finalize().into())
+    }
+}
+
+/// Returns what stands before the topmost Received field and after it.
+fn around_topmost_hop(body: &[u8]) -> (&[u8], &[u8]) {
+    let (mut at, mut start) = (0, None);
+    for line in body.split_inclusive(|byte| *byte == b'\n') {
+        let is_continued = matches!(line.first(), Some(b' ' | b'\t'));
+        let is_hop = line.get(..9).is_some_and(|name| name.eq_ignore_ascii_case(b"Received:"));
+        match start {
+            Some(start) if !is_continued => {
+                return (body.get(..start).unwrap_or(body), body.get(at..).unwrap_or(b""));
+            }
+            None if line.trim_ascii().is_empty() => break,
+            None if is_hop => start = Some(at),
+            Some(_) | None => {}
+        }
+        at += line.len();
+    }
+    match start {
+        Some(start) => (body.get(..start).unwrap_or(body), b""),
+        None => (body, b""),
     }
 }
 
@@ -113,6 +137,22 @@ mod tests {
         assert_ne!(from("192.0.2.1"), from("192.0.3.1"));
         assert_eq!(from("[2001:db8:1:2::1]"), from("[2001:db8:1:2:ffff::9]"));
         assert_ne!(from("[2001:db8:1:2::1]"), from("[2001:db8:1:3::1]"));
+    }
+
+    #[test]
+    fn the_topmost_received_field_is_no_part_of_the_message() {
+        let check = |one: &str, other: &str, expected: bool| {
+            let (one, other) = (BodyHash::of(one.as_bytes()), BodyHash::of(other.as_bytes()));
+            assert_eq!(one == other, expected, "{one:?} {other:?}");
+        };
+        let message = |hop: &str| format!("X: 1\r\n{hop}Received: c\r\nTo: x\r\n\r\nbody\r\n");
+        let first = message("Received: a\r\n\tat noon\r\n");
+        check(&first, &message("RECEIVED: b\r\n at one\r\n by us\r\n"), true);
+        check(&first, &message("Received: a\r\n\tat noon\r\nFrom: z\r\n"), false);
+        check(&first, &first.replace("Received: c", "Received: d"), false);
+        check("Received: a\r\n", "Received: b", true);
+        check("X: 1\r\n\r\nReceived: a\r\n", "X: 1\r\n\r\nReceived: b\r\n", false);
+        check("", "X: 1\r\n", false);
     }
 
     #[test]

@@ -11,8 +11,8 @@
 //! that is logged and counted.
 //!
 //! One message is the same as another if its direction, the network of its client (IPv4 /24, IPv6 /64), its
-//! reverse-path and all its bytes are; an equal message that comes while an earlier one is unsettled is taken
-//! for a retry.
+//! reverse-path and all its bytes but its topmost Received field are; an equal message that comes while an
+//! earlier one is unsettled is taken for a retry.
 
 mod attempt;
 mod disk;
