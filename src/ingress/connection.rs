@@ -28,6 +28,8 @@ const COMMAND_READ_BYTES: usize = 4 * 1024;
 const DATA_READ_BYTES: usize = 64 * 1024;
 /// Replies to pipelined commands are held back up to so many bytes, to be sent in one write.
 const MAX_HELD_REPLIES: usize = 16 * 1024;
+/// How much is read, in bytes, to find out whether a client has closed.
+const MAX_READ_AHEAD: usize = 16 * 1024;
 /// What a client still sends after our last reply is read and thrown away, so that the reply is not lost
 /// to a reset of the connection; so many bytes and so long at most.
 const LINGER_BYTES: usize = 1024 * 1024;
@@ -410,10 +412,17 @@ where
         }
     }
 
-    /// Whether the client has closed already. What it has sent instead is kept.
+    /// Whether the client has closed already. What it has sent before is kept.
     fn is_at_end(&mut self) -> bool {
-        self.make_room(false);
-        matches!(self.stream.read_buf(&mut self.input).now_or_never(), Some(Ok(0) | Err(_)))
+        while self.input.len() < MAX_READ_AHEAD {
+            self.make_room(false);
+            match self.stream.read_buf(&mut self.input).now_or_never() {
+                Some(Ok(0) | Err(_)) => return true,
+                Some(Ok(_)) => {}
+                None => return false,
+            }
+        }
+        false
     }
 
     /// Makes room in the input buffer; a buffer that was large for a message does not stay so.

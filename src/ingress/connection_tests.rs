@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadBuf};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -24,6 +25,8 @@ struct Decider {
     offers: Offers,
     recipients: usize,
     reads_each: bool,
+    /// Where it is there, a message is decided when it is notified.
+    gate: Option<Arc<Notify>>,
 }
 
 impl Decider {
@@ -74,6 +77,9 @@ impl Handler for Decider {
 
     async fn message(&mut self, body: Bytes) -> Answer {
         self.note(format!("message of {} bytes", body.len()));
+        if let Some(gate) = &self.gate {
+            gate.notified().await;
+        }
         if !self.reads_each {
             return Answer::All(fine("Kept"));
         }
@@ -320,6 +326,28 @@ async fn a_message_is_settled_once_when_the_client_speaks_or_closes_after_its_an
         session.play(if last.contains("Kept") { "S: 2" } else { "S: 250 2.0.0 Kept" }).await;
         let (_, log) = session.hang_up().await;
         assert_eq!(log.iter().filter(|line| *line == "settled").count(), 1, "{last}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_left_before_its_answer_does_not_have_it_whatever_it_said_last() {
+    for last in ["", "RSET\r\n", "NOOP\r\nNOOP\r\n"] {
+        let gate = Arc::new(Notify::new());
+        let decider = Decider { gate: Some(Arc::clone(&gate)), ..Decider::default() };
+        let mut session = Session::with(config(), decider);
+        session.play(EHLO).await;
+        session.play(ONE).await;
+        session.play("C: DATA\nS: 354\nC: .").await;
+        while session.decider.log().last().is_none_or(|line| !line.starts_with("message")) {
+            tokio::task::yield_now().await;
+        }
+        session.client.write_all(last.as_bytes()).await.unwrap();
+        // As over TCP, where what is written to a client that is gone goes well at first.
+        session.client.shutdown().await.unwrap();
+        gate.notify_one();
+        session.serving.await.unwrap().unwrap();
+        let log = session.decider.log();
+        assert!(!log.contains(&"settled".to_owned()), "{last}: {log:?}");
     }
 }
 
