@@ -53,7 +53,8 @@ fn converse<'a>(script: &[u8; 8], pieces: impl Iterator<Item = &'a [u8]>, len: u
     };
     let mut session = Session::new(options, SocketAddr::from(([192, 0, 2, 1], 25)));
     let (mut transcript, mut input, mut steps) = (Vec::new(), BytesMut::new(), 0);
-    let mut is_binary = false;
+    let (mut is_binary, mut has_prdr, mut recipients) = (false, false, 0);
+    let is_lmtp = is_set(0);
     let mut pieces = pieces.fuse();
     loop {
         steps += 1;
@@ -91,17 +92,36 @@ fn converse<'a>(script: &[u8; 8], pieces: impl Iterator<Item = &'a [u8]>, len: u
                 session.sign_in_answer(answer).to_wire()
             }
             Step::Ask(Question::Mail(mail)) => {
-                is_binary = mail.body == BodyType::Binary;
+                (is_binary, has_prdr, recipients) = (mail.body == BodyType::Binary, mail.prdr, 0);
                 session.answer(decide()).to_wire()
             }
-            Step::Ask(Question::Rcpt(_)) => session.answer(decide()).to_wire(),
+            Step::Ask(Question::Rcpt(_)) => {
+                let reply = decide();
+                recipients += usize::from(reply.is_positive());
+                session.answer(reply).to_wire()
+            }
             Step::Ask(Question::Message(body)) => {
                 assert!(body.len() <= MAX_BYTES);
                 assert!(is_binary || lazaret_fuzz::is_crlf_only(&body));
-                let answer = decide();
-                let is_taken = answer.is_positive();
-                let replies = session.answer_message(Answer::All(answer));
-                assert!(!replies.is_empty() && replies.iter().all(|reply| reply.is_positive() == is_taken));
+                let each: Vec<Reply> = (0..recipients).map(|_| decide()).collect();
+                let is_whole = each.iter().all(Reply::is_positive);
+                let replies = if script[4] & 1 == 0 {
+                    let answer = decide();
+                    let is_taken = answer.is_positive();
+                    let replies = session.answer_message(Answer::All(answer));
+                    assert!(replies.iter().all(|reply| reply.is_positive() == is_taken));
+                    replies
+                } else {
+                    session.answer_message(Answer::Each(each.clone(), decide()))
+                };
+                assert!(!replies.is_empty() && recipients > 0);
+                if script[4] & 1 == 1 {
+                    if is_lmtp {
+                        assert_eq!(replies, each);
+                    } else if !(has_prdr && recipients > 1) {
+                        assert!(replies.len() == 1 && (is_whole || !replies[0].is_positive()));
+                    }
+                }
                 replies.iter().map(Reply::to_wire).collect()
             }
         };
