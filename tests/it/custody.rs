@@ -11,6 +11,8 @@ use crate::parts::{Client, Gateway, Hop, eventually, free_port, is_nightly, mess
 
 /// Clients that send at the same time.
 const CLIENTS: usize = 8;
+/// The time from one message of a client to its next: 240 a second of all together.
+const PACE: Duration = Duration::from_millis(1000 * CLIENTS as u64 / 240);
 /// Messages that are acknowledged between two kills, at least: what 200 a second are in a fifth of one.
 const MESSAGES_PER_KILL: usize = 40;
 /// Messages that may be twice at the next hop, for each kill, on average: a seventh of what Postfix has.
@@ -51,7 +53,12 @@ impl Clients {
     /// envelope, as a mail server does, until it is.
     fn work(&self, address: SocketAddr) {
         let mut session = None;
+        let mut due = Instant::now();
         while !self.is_over.load(Ordering::Relaxed) {
+            // Paced: on a machine without a moment to spare, the time between two answers is the
+            // scheduler's.
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            due = Instant::now().max(due) + PACE;
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let name = format!("kill.{number}.end");
             let text = if is_kept(number) { "the keepmarker is here" } else { "nothing special" };
