@@ -264,6 +264,8 @@ fn ingress_config(config: &Config, direction: Direction) -> ingress::Config {
     ingress.limits.message_bytes = config.smtp.max_message_bytes;
     ingress.limits.recipients = config.smtp.max_recipients;
     ingress.limits.errors = config.smtp.max_errors;
+    ingress.limits.commands = config.smtp.max_commands;
+    ingress.limits.messages = config.smtp.max_messages;
     ingress.max_sessions = config.smtp.max_connections;
     ingress.max_sessions_per_source = config.smtp.max_connections_per_ip;
     ingress.max_sessions_per_network = config.smtp.max_connections_per_network;

@@ -69,6 +69,10 @@ pub struct SmtpLimits {
     pub max_bytes_in_flight: usize,
     /// Wrong commands in one session.
     pub max_errors: usize,
+    /// Commands between two messages.
+    pub max_commands: usize,
+    /// Messages of one session.
+    pub max_messages: usize,
     /// Longest silence of a client.
     pub idle_timeout: Duration,
     /// Longest session.

@@ -63,7 +63,9 @@ impl Clients {
             let name = format!("kill.{number}.end");
             let text = if is_kept(number) { "the keepmarker is here" } else { "nothing special" };
             let message = message(&name, text);
-            let deadline = Instant::now() + crate::parts::PATIENCE;
+            // A connection that was made in the moment of a kill may hear nothing more, not even that it is over,
+            // until the client has lost patience with it.
+            let deadline = Instant::now() + 3 * crate::parts::PATIENCE;
             let mut last = String::new();
             loop {
                 assert!(Instant::now() < deadline, "{name} is never taken: {last}");

@@ -113,6 +113,8 @@ pub(super) fn blank() -> Config {
             max_connections_per_network: 0,
             max_bytes_in_flight: 0,
             max_errors: 0,
+            max_commands: 0,
+            max_messages: 0,
             idle_timeout: Duration::ZERO,
             session_timeout: Duration::ZERO,
             min_data_rate: 0,

@@ -7,7 +7,7 @@ use crate::config::value;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-pub(super) static SMTP: [Key; 17] = [
+pub(super) static SMTP: [Key; 19] = [
     Key {
         name: "smtp.max_message_size",
         default: "\"50 MiB\"",
@@ -49,6 +49,19 @@ pub(super) static SMTP: [Key; 17] = [
         default: "20",
         meaning: "Wrong commands in one session before it is closed with 421.",
         set: |c, v| value::count(v, 1, 10_000).map(|x| c.smtp.max_errors = x),
+    },
+    Key {
+        name: "smtp.max_commands",
+        default: "3000",
+        meaning: "Commands between two messages of a session before it is closed with 421; accepted recipients do\n\
+                  not count.",
+        set: |c, v| value::count(v, 20, 1_000_000).map(|x| c.smtp.max_commands = x),
+    },
+    Key {
+        name: "smtp.max_messages",
+        default: "1000",
+        meaning: "Messages of one session; the next one gets 421, and its client connects again.",
+        set: |c, v| value::count(v, 1, 1_000_000).map(|x| c.smtp.max_messages = x),
     },
     Key {
         name: "smtp.idle_timeout",
