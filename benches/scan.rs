@@ -17,7 +17,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use lazaret::learn::{self, FeatureKey, Label, Lesson, Model};
 use lazaret::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
 use lazaret::message::{self, Message};
-use lazaret::rules::RuleSet;
+use lazaret::rules::{RuleSet, Subject};
 
 fn main() {
     divan::main();
@@ -101,7 +101,11 @@ fn parse(bencher: Bencher<'_, '_>) {
 #[divan::bench(sample_count = 15, sample_size = 1)]
 fn rules(bencher: Bencher<'_, '_>) {
     counted(bencher, |input, index| {
-        divan::black_box(input.rules.evaluate(&input.parsed[index], &input.envelope));
+        divan::black_box(input.rules.evaluate(&Subject::new(
+            &input.parsed[index],
+            &input.raw[index],
+            &input.envelope,
+        )));
     });
 }
 
@@ -117,7 +121,7 @@ fn bayes(bencher: Bencher<'_, '_>) {
 fn whole(bencher: Bencher<'_, '_>) {
     counted(bencher, |input, index| {
         let message = message::parse(&input.raw[index]);
-        divan::black_box(input.rules.evaluate(&message, &input.envelope));
+        divan::black_box(input.rules.evaluate(&Subject::new(&message, &input.raw[index], &input.envelope)));
         let extracted = learn::extract(&message, Some(&input.envelope.client), &input.key);
         divan::black_box(input.model.judge(&extracted));
     });

@@ -21,7 +21,7 @@ use crate::privacy::{PseudonymKey, error_chain};
 use crate::quarantine::{self, Quarantine};
 use crate::relay::tls::{Connector, Roots, TlsPolicy};
 use crate::relay::{self, Credentials, Match, NextHop, Relay};
-use crate::rules::{RuleSet, Source};
+use crate::rules::{Organisation, RuleSet, Source};
 use crate::scan::{self, Learned, Rules, Scanner};
 
 /// What is opened once and outlives every change of the configuration.
@@ -50,7 +50,7 @@ impl Built {
     /// What cannot be used, with its cause.
     pub(super) async fn new(config: &Config, stores: &Stores) -> anyhow::Result<Self> {
         let quarantine = open_quarantine(config, &stores.folder).await?;
-        let rules = rules(config.rules_dir.as_deref())?;
+        let rules = rules(config)?;
         let scanner = Scanner::new(scan_config(config), rules, stores.learned.clone());
         if !config.scan_exempt_networks.is_empty() {
             let networks: Vec<String> = config.scan_exempt_networks.iter().map(ToString::to_string).collect();
@@ -316,9 +316,9 @@ pub(super) async fn open_quarantine(config: &Config, folder: &Folder) -> anyhow:
 
 /// Compiles the built-in rules and those of a folder. A line that is not understood is reported, and the
 /// others stand.
-pub(super) fn rules(folder: Option<&Path>) -> anyhow::Result<Rules> {
+pub(super) fn rules(config: &Config) -> anyhow::Result<Rules> {
     let mut own = Vec::new();
-    if let Some(folder) = folder {
+    if let Some(folder) = config.rules_dir.as_deref() {
         let listing = || format!("reading the rules in {}", folder.display());
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(folder).with_context(listing)? {
@@ -339,5 +339,7 @@ pub(super) fn rules(folder: Option<&Path>) -> anyhow::Result<Rules> {
         }
         rules
     };
-    Ok(Rules { inbound: compile(Direction::Inbound), outbound: compile(Direction::Outbound) })
+    let domains = config.inbound.domains.iter().map(|domain| domain.as_str().to_ascii_lowercase());
+    let organisation = Organisation { domains: domains.collect(), people: Vec::new() };
+    Ok(Rules { inbound: compile(Direction::Inbound), outbound: compile(Direction::Outbound), organisation })
 }

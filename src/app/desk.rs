@@ -61,7 +61,7 @@ pub async fn scanner(config: &Config) -> anyhow::Result<Scanner> {
         )
         .await?
     };
-    Ok(Scanner::new(scan_config(config), rules(config.rules_dir.as_deref())?, learned))
+    Ok(Scanner::new(scan_config(config), rules(config)?, learned))
 }
 
 async fn learned(folder: &Folder) -> anyhow::Result<Learned> {

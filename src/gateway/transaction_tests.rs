@@ -19,7 +19,7 @@ use crate::policy::{Exemption, OnDegraded, Thresholds};
 use crate::privacy::InstallationKey;
 use crate::quarantine::{Config, Query, Scope};
 use crate::relay::NextHop;
-use crate::rules::RuleSet;
+use crate::rules::{Organisation, RuleSet};
 use crate::scan::{self, Learned, Rules};
 use crate::smtp::server::Answer;
 use crate::store::{Bodies, Memory, Records};
@@ -189,7 +189,11 @@ impl House {
         let bodies = Bodies::open(&folder.path().join("bodies")).unwrap();
         let memory = Arc::new(Memory::default());
         let learned = Learned::open(&records, memory, FeatureKey::from_bytes([0; 32])).await.unwrap();
-        let rules = Rules { inbound: RuleSet::compile(&[]).0, outbound: RuleSet::compile(&[]).0 };
+        let rules = Rules {
+            inbound: RuleSet::compile(&[]).0,
+            outbound: RuleSet::compile(&[]).0,
+            organisation: Organisation::default(),
+        };
         let config = scan::Config { concurrency: 1, timeout: std::time::Duration::from_secs(5) };
         let quarantine = Quarantine::open(records, bodies, &key, Config::default()).await.unwrap();
         let clock: Clock = Arc::new(|| NOW);

@@ -5,11 +5,13 @@
 //! stack. Where mail programs disagree about a malformed tree, all readings are walked and the disagreement
 //! is a [`Problem`].
 
+use std::ops::Range;
+
 use memchr::{memchr, memmem};
 
 use super::decode::{self, Encoding};
 use super::field::{self, Line, Lines, Parameterized};
-use super::{Limits, LinkSource, Message, Part, Problem, attachment, html, link};
+use super::{Content, Header, Limits, LinkSource, Message, Part, Problem, attachment, html, link};
 
 /// Decoded bytes that are looked into of every attachment, whatever came before it.
 const SNIFF_BYTES: usize = 64 << 10;
@@ -17,14 +19,19 @@ const SNIFF_BYTES: usize = 64 << 10;
 /// Collects a message while its tree is walked.
 pub(super) struct Walk<'l> {
     limits: &'l Limits,
+    /// The message, so that parts can be told by their place in it.
+    raw: &'l [u8],
     /// What was found so far.
     pub(super) message: Message,
     attachment_budget: usize,
+    /// Bytes of decoded text that may still be kept for rules over it.
+    content_budget: usize,
 }
 
 /// What the header of a part says about its body.
 #[derive(Default)]
 struct PartHeader {
+    fields: Vec<Header>,
     content_type: Option<Parameterized>,
     disposition: Option<Parameterized>,
     encoding: Option<Encoding>,
@@ -47,8 +54,14 @@ impl PartHeader {
 
 impl<'l> Walk<'l> {
     /// Starts with nothing.
-    pub(super) fn new(limits: &'l Limits) -> Self {
-        Walk { limits, message: Message::default(), attachment_budget: limits.attachment_bytes }
+    pub(super) fn new(raw: &'l [u8], limits: &'l Limits) -> Self {
+        Walk {
+            limits,
+            raw,
+            message: Message::default(),
+            attachment_budget: limits.attachment_bytes,
+            content_budget: limits.content_bytes,
+        }
     }
 
     /// Notes a problem, once.
@@ -59,7 +72,8 @@ impl<'l> Walk<'l> {
     }
 
     /// Reads the header of the message and walks over its body.
-    pub(super) fn top(&mut self, raw: &[u8]) {
+    pub(super) fn top(&mut self) {
+        let raw = self.raw;
         let mut lines = Lines::new(raw);
         let mut part = PartHeader::default();
         let mut strays: Vec<&[u8]> = Vec::new();
@@ -120,6 +134,9 @@ impl<'l> Walk<'l> {
             }
             false
         };
+        if name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"Content-")) {
+            part.fields.push(field::read(name, value));
+        }
         if is_again {
             self.note(Problem::AmbiguousPart);
         }
@@ -198,6 +215,13 @@ impl<'l> Walk<'l> {
         }
     }
 
+    /// Returns where bytes stand in the message; `None` for what was decoded from it.
+    fn place(&self, bytes: &[u8]) -> Option<Range<usize>> {
+        let start = (bytes.as_ptr() as usize).checked_sub(self.raw.as_ptr() as usize)?;
+        let end = start.checked_add(bytes.len())?;
+        (end <= self.raw.len()).then_some(start..end)
+    }
+
     fn leaf(&mut self, part: &PartHeader, body: &[u8], media_type: &str) {
         let encoding = part.encoding.unwrap_or(Encoding::Identity);
         if encoding == Encoding::Unknown {
@@ -230,10 +254,21 @@ impl<'l> Walk<'l> {
             Encoding::Identity | Encoding::Unknown => None,
         };
         let (bytes, is_cut) = cut(decoded.as_deref().unwrap_or(body), limit);
+        let content = is_shown.then(|| match self.place(bytes) {
+            Some(place) => Content::Raw(place),
+            None => {
+                let kept = bytes.get(..bytes.len().min(self.content_budget)).unwrap_or_default();
+                self.content_budget -= kept.len();
+                Content::Decoded(kept.to_vec())
+            }
+        });
         self.message.parts.push(Part {
+            headers: part.fields.clone(),
             media_type: media_type.to_owned(),
             charset: charset.map(str::to_ascii_lowercase),
+            name: name.clone(),
             size_bytes,
+            content,
         });
         if is_shown {
             if is_cut || size_bytes > limit {

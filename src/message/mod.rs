@@ -12,6 +12,8 @@ mod link;
 mod mime;
 mod problem;
 
+use std::ops::Range;
+
 pub use edits::{HeaderEdits, InvalidField};
 pub use link::host;
 pub use problem::Problem;
@@ -35,6 +37,8 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Bytes of text, all parts together.
     pub text_bytes: usize,
+    /// Bytes of decoded text parts that are kept beside the text that they show.
+    pub content_bytes: usize,
     /// Bytes of one text part, before HTML becomes text.
     pub html_bytes: usize,
     /// Tokens of one HTML part.
@@ -58,6 +62,7 @@ impl Limits {
         depth: 16,
         message_bytes: 32 << 20,
         text_bytes: 1 << 20,
+        content_bytes: 4 << 20,
         html_bytes: 1 << 20,
         html_tokens: 200_000,
         links: 2_000,
@@ -139,12 +144,38 @@ pub struct Attachment {
 /// A leaf of the MIME tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
+    /// The header fields of the part; for a message without parts, those of the message that speak of its
+    /// content.
+    pub headers: Vec<Header>,
     /// The declared media type, lower case, `type/subtype`.
     pub media_type: String,
     /// The declared charset, lower case.
     pub charset: Option<String>,
+    /// The file name, decoded.
+    pub name: Option<String>,
     /// Size after decoding.
     pub size_bytes: usize,
+    /// What is shown as text, with its transfer encoding undone; `None` for other parts.
+    pub content: Option<Content>,
+}
+
+/// Where the bytes of a text part are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// In the raw message, at these offsets.
+    Raw(Range<usize>),
+    /// Decoded.
+    Decoded(Vec<u8>),
+}
+
+impl Content {
+    /// Returns the bytes; `raw` is the message that was parsed.
+    pub fn bytes<'a>(&'a self, raw: &'a [u8]) -> &'a [u8] {
+        match self {
+            Content::Raw(range) => raw.get(range.clone()).unwrap_or_default(),
+            Content::Decoded(bytes) => bytes,
+        }
+    }
 }
 
 /// What the HTML parts hold besides text and links.
@@ -264,8 +295,8 @@ pub fn parse(raw: &[u8]) -> Message {
 
 /// Parses a message within other limits than the usual ones.
 pub fn parse_within(raw: &[u8], limits: &Limits) -> Message {
-    let mut walk = mime::Walk::new(limits);
-    walk.top(raw);
+    let mut walk = mime::Walk::new(raw, limits);
+    walk.top();
     for problem in line_problems(raw) {
         walk.note(problem);
     }

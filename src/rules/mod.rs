@@ -4,11 +4,13 @@
 //! the rules over a message. A filter for words decides which patterns run over a text. Everything is linear in the message and bounded in the rules.
 
 mod builtin;
-mod compile;
+mod definition;
 mod eval;
+mod link;
 mod meta;
 mod pattern;
 mod prefilter;
+mod read;
 mod syntax;
 mod view;
 
@@ -18,12 +20,13 @@ use std::fmt;
 use regex::Regex;
 
 use crate::mail::Envelope;
-use crate::message::Message;
+use crate::message::{Mailbox, Message};
 use crate::verdict::{Finding, Symbol};
 
+use definition::{Example, Target};
+use eval::Families;
 use meta::Expr;
 use prefilter::Prefilter;
-use syntax::Target;
 
 /// A rule file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,12 +82,91 @@ pub struct Rule<'a> {
     pub description: &'a str,
 }
 
+/// What rules look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The message.
+    pub message: &'a Message,
+    /// The bytes that it was parsed from.
+    pub raw: &'a [u8],
+    /// Its envelope.
+    pub envelope: &'a Envelope,
+    /// What others found before.
+    pub evidence: &'a Evidence,
+    /// Whom the gateway serves.
+    pub organisation: &'a Organisation,
+}
+
+impl<'a> Subject<'a> {
+    /// Makes a subject of which nothing is known but the message and its envelope.
+    pub fn new(message: &'a Message, raw: &'a [u8], envelope: &'a Envelope) -> Self {
+        static EVIDENCE: Evidence = Evidence { bayes: None, authentication: None };
+        static ORGANISATION: Organisation = Organisation { domains: Vec::new(), people: Vec::new() };
+        Subject { message, raw, envelope, evidence: &EVIDENCE, organisation: &ORGANISATION }
+    }
+}
+
+/// What other analysers found that rules may ask for; what is `None` was not looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// How likely the message is unwanted, by the words that were learned: 0 to 1.
+    pub bayes: Option<f64>,
+    /// Whether the sender is who it says.
+    pub authentication: Option<Authentication>,
+}
+
+/// What checks of the sender's authenticity found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Authentication {
+    /// SPF of the reverse-path (RFC 7208).
+    pub spf: Option<Outcome>,
+    /// SPF of the name in the greeting.
+    pub spf_helo: Option<Outcome>,
+    /// The DKIM signatures (RFC 6376): the signing domain in lower case, and whether it holds.
+    pub dkim: Vec<(String, Outcome)>,
+    /// DMARC of From (RFC 7489).
+    pub dmarc: Option<Outcome>,
+    /// What the domain of From asks for when DMARC fails: `none`, `quarantine`, `reject`.
+    pub dmarc_policy: Option<String>,
+    /// The ARC chain (RFC 8617).
+    pub arc: Option<Outcome>,
+}
+
+/// How one check ended, in the words of RFC 8601.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// `none`
+    None,
+    /// `neutral`
+    Neutral,
+    /// `pass`
+    Pass,
+    /// `softfail`
+    SoftFail,
+    /// `fail`
+    Fail,
+    /// `temperror`
+    TemporaryError,
+    /// `permerror`
+    PermanentError,
+}
+
+/// Whom the gateway serves: what others may pretend to be.
+#[derive(Debug, Clone, Default)]
+pub struct Organisation {
+    /// Its domains, lower case.
+    pub domains: Vec<String>,
+    /// People whose names are worth imitating, with their addresses.
+    pub people: Vec<Mailbox>,
+}
+
 /// Rules, compiled.
 #[derive(Debug)]
 pub struct RuleSet {
     rules: Vec<Entry>,
     groups: Vec<Group>,
     examples: Vec<Example>,
+    families: Families,
 }
 
 #[derive(Debug)]
@@ -119,19 +201,16 @@ struct Group {
     rules: Vec<usize>,
 }
 
-#[derive(Debug)]
-struct Example {
-    rule: usize,
-    is_hit: bool,
-    text: String,
-}
-
 impl RuleSet {
     /// Compiles rules. What cannot be used is left out and reported; what is defined again replaces what was
     /// before.
     pub fn compile(sources: &[Source]) -> (RuleSet, Vec<Problem>) {
         eval::prepare();
-        compile::compile(sources)
+        let (definitions, mut problems) = read::read(sources);
+        let (set, more) = link::link(definitions);
+        problems.extend(more);
+        problems.sort_by(|a, b| (&a.source, a.line).cmp(&(&b.source, b.line)));
+        (set, problems)
     }
 
     /// Returns the rules in the order of their definition, those that score nothing by themselves included.
@@ -146,8 +225,8 @@ impl RuleSet {
 
     /// Runs the rules and returns what hit and has points, in the order of definition. Names that begin
     /// with two underscores are only for other rules.
-    pub fn evaluate(&self, message: &Message, envelope: &Envelope) -> Vec<Finding> {
-        let outcome = self.run(message, envelope);
+    pub fn evaluate(&self, subject: &Subject<'_>) -> Vec<Finding> {
+        let outcome = self.run(subject);
         let mut findings = Vec::new();
         for (entry, detail) in self.rules.iter().zip(&outcome) {
             let Some(detail) = detail else { continue };
@@ -160,50 +239,51 @@ impl RuleSet {
     }
 
     /// Returns the names of all rules that hit, sub-rules included.
-    pub fn hits(&self, message: &Message, envelope: &Envelope) -> Vec<&str> {
-        let outcome = self.run(message, envelope);
+    pub fn hits(&self, subject: &Subject<'_>) -> Vec<&str> {
+        let outcome = self.run(subject);
         let hits = self.rules.iter().zip(outcome).filter(|(_, detail)| detail.is_some());
         hits.map(|(entry, _)| entry.name.as_str()).collect()
     }
 
+    /// Returns the place of each rule by its name.
+    fn places(&self) -> HashMap<&str, usize> {
+        self.rules.iter().enumerate().map(|(place, entry)| (entry.name.as_str(), place)).collect()
+    }
+
     /// Runs the `test` lines and returns the rules that failed one, with the text.
     pub fn failed_examples(&self) -> Vec<(&str, &str)> {
+        let places = self.places();
         let fails = |example: &&Example| {
-            let Some(Entry { test: Compiled::Pattern { regex, is_negated, .. }, .. }) =
-                self.rules.get(example.rule)
-            else {
+            let entry = places.get(example.rule.as_str()).and_then(|place| self.rules.get(*place));
+            let Some(Entry { test: Compiled::Pattern { regex, is_negated, .. }, .. }) = entry else {
                 return true;
             };
             (regex.is_match(&example.text) != *is_negated) != example.is_hit
         };
         let failed = self.examples.iter().filter(fails);
-        failed
-            .filter_map(|example| Some((self.rules.get(example.rule)?.name.as_str(), example.text.as_str())))
-            .collect()
+        failed.map(|example| (example.rule.as_str(), example.text.as_str())).collect()
     }
 
     /// Returns for each rule with `test` lines whether there is one that hits and one that misses.
     pub fn examples(&self) -> HashMap<&str, (bool, bool)> {
         let mut seen = HashMap::new();
         for example in &self.examples {
-            if let Some(entry) = self.rules.get(example.rule) {
-                let (hit, miss) = seen.entry(entry.name.as_str()).or_insert((false, false));
-                *(if example.is_hit { hit } else { miss }) = true;
-            }
+            let (hit, miss) = seen.entry(example.rule.as_str()).or_insert((false, false));
+            *(if example.is_hit { hit } else { miss }) = true;
         }
         seen
     }
 
     /// Returns for each rule the words that explain its hit, or `None` where it did not hit.
-    fn run(&self, message: &Message, envelope: &Envelope) -> Vec<Option<String>> {
+    fn run(&self, subject: &Subject<'_>) -> Vec<Option<String>> {
         let mut outcome: Vec<Option<String>> = vec![None; self.rules.len()];
-        self.run_patterns(message, envelope, &mut outcome);
-        let context = eval::Context::new(message, envelope);
+        self.run_patterns(subject.message, subject.envelope, &mut outcome);
+        let context = eval::Context::new(subject, &self.families);
         for index in 0..self.rules.len() {
             let Some(entry) = self.rules.get(index) else { break };
             let detail = match &entry.test {
                 Compiled::Pattern { .. } => continue,
-                Compiled::Exists(name) => message.header(name).map(|_| String::new()),
+                Compiled::Exists(name) => subject.message.header(name).map(|_| String::new()),
                 Compiled::Eval(function, arguments) => function(&context, arguments),
                 // A meta rule stands behind those it names: see `compile`.
                 Compiled::Meta(expr) => {

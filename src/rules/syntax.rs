@@ -1,53 +1,15 @@
 //! Lines of a rule file: from text to statements.
 
+use super::definition::{Form, Pattern, Piece, Target, Test};
 use super::meta::Expr;
-
-/// What a pattern looks at.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Target {
-    /// Subject and visible text, white space collapsed, one paragraph a line.
-    Body,
-    /// The decoded text with its line breaks.
-    RawBody,
-    /// Link targets, one a line.
-    Uri,
-    /// Header fields of a name in lower case, or a pseudo header.
-    Header { name: String, form: Form },
-}
-
-/// Which form of a header field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Form {
-    /// Unfolded, encoded words decoded.
-    Decoded,
-    /// `:raw`, as it stands.
-    Raw,
-    /// `:addr`, the first address.
-    Address,
-    /// `:name`, the first display name.
-    Name,
-}
-
-/// How a rule is tested.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Test<'a> {
-    /// A pattern, still in Perl's spelling.
-    Pattern { target: Target, pattern: &'a str, is_negated: bool, if_unset: Option<&'a str> },
-    /// `exists:Name`, the name in lower case.
-    Exists(String),
-    /// `eval:name(arguments)`.
-    Eval { function: &'a str, arguments: Vec<String> },
-    /// A meta expression.
-    Meta(Expr<String>),
-}
 
 /// One line.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Statement<'a> {
     /// A rule.
-    Rule { name: &'a str, test: Test<'a> },
+    Rule { name: &'a str, test: Test },
     /// `score NAME numbers`.
-    Score { name: &'a str, points: f64 },
+    Score { name: &'a str, points: [f64; 4] },
     /// `describe NAME text`.
     Describe { name: &'a str, text: &'a str },
     /// `test NAME ok|fail text`.
@@ -114,8 +76,11 @@ pub(super) fn read(line: &str) -> Result<Option<Statement<'_>>, String> {
     Ok(Some(Statement::Rule { name, test }))
 }
 
-fn pattern(target: Target, pattern: &str) -> Test<'_> {
-    Test::Pattern { target, pattern, is_negated: false, if_unset: None }
+fn pattern(target: Target, source: &str) -> Test {
+    Test::Pattern {
+        target,
+        pattern: Pattern { source: source.to_owned(), is_negated: false, if_unset: None },
+    }
 }
 
 fn word(text: &str) -> (&str, &str) {
@@ -124,17 +89,18 @@ fn word(text: &str) -> (&str, &str) {
     (word, rest.trim())
 }
 
-/// Reads one number, or the third of four: those are for runs without Bayes and network, with network, with
-/// Bayes, with both.
-fn score(text: &str) -> Result<f64, String> {
+/// Reads one number or four: those are for runs without Bayes and network, with network, with Bayes, with
+/// both.
+fn score(text: &str) -> Result<[f64; 4], String> {
     let numbers: Result<Vec<f64>, _> = text.split_whitespace().map(str::parse::<f64>).collect();
     match numbers.as_deref() {
-        Ok([points] | [_, _, points, _]) if points.is_finite() => Ok(*points),
+        Ok([points]) if points.is_finite() => Ok([*points; 4]),
+        Ok([a, b, c, d]) if numbers.iter().flatten().all(|points| points.is_finite()) => Ok([*a, *b, *c, *d]),
         _ => Err("a score is one number or four".to_owned()),
     }
 }
 
-fn eval(text: &str) -> Result<Test<'_>, String> {
+fn eval(text: &str) -> Result<Test, String> {
     let call = text.strip_prefix("eval:").and_then(|call| call.trim_end().strip_suffix(')'));
     let (function, arguments) =
         call.and_then(|call| call.split_once('(')).ok_or("a call is written `eval:name(arguments)`")?;
@@ -143,10 +109,10 @@ fn eval(text: &str) -> Result<Test<'_>, String> {
         .map(|argument| argument.trim().trim_matches(['\'', '"']).to_owned())
         .filter(|argument| !argument.is_empty())
         .collect();
-    Ok(Test::Eval { function: function.trim(), arguments })
+    Ok(Test::Eval { function: function.trim().to_owned(), arguments })
 }
 
-fn header(text: &str) -> Result<Test<'_>, String> {
+fn header(text: &str) -> Result<Test, String> {
     const MALFORMED: &str = "a header rule is `Name =~ /re/`, `Name !~ /re/`, `exists:Name` or `eval:name()`";
     if let Some(name) = text.strip_prefix("exists:") {
         return Ok(Test::Exists(name.trim().to_ascii_lowercase()));
@@ -167,46 +133,57 @@ fn header(text: &str) -> Result<Test<'_>, String> {
     let mut parts = field.split(':');
     let name = parts.next().unwrap_or_default().to_ascii_lowercase();
     let form = match parts.next() {
-        None => Form::Decoded,
-        Some("raw") => Form::Raw,
-        Some("addr") => Form::Address,
-        Some("name") => Form::Name,
+        None => Form::default(),
+        Some("raw") => Form { is_raw: true, ..Form::default() },
+        Some("addr") => Form { piece: Piece::Address, ..Form::default() },
+        Some("name") => Form { piece: Piece::Name, ..Form::default() },
         Some(other) => return Err(format!("the modifier `:{other}` is not supported")),
     };
     if parts.next().is_some() {
         return Err("only one modifier is supported".to_owned());
     }
-    Ok(Test::Pattern { target: Target::Header { name, form }, pattern, is_negated, if_unset })
+    let pattern = Pattern { source: pattern.to_owned(), is_negated, if_unset: if_unset.map(str::to_owned) };
+    Ok(Test::Pattern { target: Target::Header { name, form }, pattern })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn header_rule(name: &str, form: Form, is_negated: bool) -> Test<'static> {
+    fn header_rule(name: &str, form: Form, is_negated: bool) -> Test {
         let target = Target::Header { name: name.to_owned(), form };
-        Test::Pattern { target, pattern: "/x/", is_negated, if_unset: None }
+        Test::Pattern { target, pattern: Pattern { source: "/x/".to_owned(), is_negated, if_unset: None } }
     }
 
     #[test]
     fn rules_are_read() {
-        let check = |line: &str, expected: Test<'_>| {
+        let check = |line: &str, expected: Test| {
             assert_eq!(read(line), Ok(Some(Statement::Rule { name: "A", test: expected })), "{line}");
         };
-        check("header A Subject =~ /x/", header_rule("subject", Form::Decoded, false));
-        check("header  A\tFrom:addr   !~ /x/", header_rule("from", Form::Address, true));
-        check("header A ALL:raw =~ /x/", header_rule("all", Form::Raw, false));
+        check("header A Subject =~ /x/", header_rule("subject", Form::default(), false));
+        check(
+            "header  A\tFrom:addr   !~ /x/",
+            header_rule("from", Form { piece: Piece::Address, ..Form::default() }, true),
+        );
+        check("header A ALL:raw =~ /x/", header_rule("all", Form { is_raw: true, ..Form::default() }, false));
         check("header A exists:X-Foo", Test::Exists("x-foo".to_owned()));
         check("body A /x/", pattern(Target::Body, "/x/"));
         check("uri A m{x}i", pattern(Target::Uri, "m{x}i"));
-        check("body A eval:f()", Test::Eval { function: "f", arguments: vec![] });
+        check("body A eval:f()", Test::Eval { function: "f".to_owned(), arguments: vec![] });
         let arguments = vec!["a".to_owned(), "2".to_owned()];
-        check("header A eval:f('a', 2)", Test::Eval { function: "f", arguments });
+        check("header A eval:f('a', 2)", Test::Eval { function: "f".to_owned(), arguments });
         check("meta A B", Test::Meta(Expr::Rule("B".to_owned())));
-        let target = Target::Header { name: "to".to_owned(), form: Form::Decoded };
+        let target = Target::Header { name: "to".to_owned(), form: Form::default() };
         check(
             "header A To =~ /x/ [if-unset: none]",
-            Test::Pattern { target, pattern: "/x/", is_negated: false, if_unset: Some("none") },
+            Test::Pattern {
+                target,
+                pattern: Pattern {
+                    source: "/x/".to_owned(),
+                    is_negated: false,
+                    if_unset: Some("none".to_owned()),
+                },
+            },
         );
     }
 
@@ -214,8 +191,8 @@ mod tests {
     fn other_lines_are_read() {
         let check =
             |line: &str, expected: Statement<'_>| assert_eq!(read(line), Ok(Some(expected)), "{line}");
-        check("score A 1.5", Statement::Score { name: "A", points: 1.5 });
-        check("score A 1 2 3 4", Statement::Score { name: "A", points: 3.0 });
+        check("score A 1.5", Statement::Score { name: "A", points: [1.5; 4] });
+        check("score A 1 2 3 4", Statement::Score { name: "A", points: [1.0, 2.0, 3.0, 4.0] });
         check("describe A Some words", Statement::Describe { name: "A", text: "Some words" });
         check("test A ok some text", Statement::Example { name: "A", is_hit: true, text: "some text" });
         assert_eq!(read(""), Ok(None));

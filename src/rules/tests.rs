@@ -24,8 +24,10 @@ fn compile_text(text: &str) -> (RuleSet, Vec<Problem>) {
 fn check(rules: &str, mail: &str, expected: &[&str]) {
     let (set, problems) = compile_text(rules);
     assert_eq!(problems, [], "{rules}");
-    let message = parse(mail.replace('\n', "\r\n").as_bytes());
-    let findings = set.evaluate(&message, &envelope(Direction::Inbound, "bounce@example.org", &[]));
+    let raw = mail.replace('\n', "\r\n");
+    let message = parse(raw.as_bytes());
+    let envelope = envelope(Direction::Inbound, "bounce@example.org", &[]);
+    let findings = set.evaluate(&Subject::new(&message, raw.as_bytes(), &envelope));
     let symbols: Vec<_> = findings.iter().map(|finding| finding.symbol.as_str()).collect();
     assert_eq!(symbols, expected, "{rules}\n{mail}");
 }
@@ -72,7 +74,8 @@ fn explanations_say_what_was_found() {
         "{}<a href=http://evil.example/>https://www.paypal.com/</a>",
         MAIL.replace("\n\nOne", "\nContent-Type: text/html\n\nOne")
     );
-    let findings = set.evaluate(&parse(mail.as_bytes()), &envelope(Direction::Inbound, "a@example.org", &[]));
+    let envelope = envelope(Direction::Inbound, "a@example.org", &[]);
+    let findings = set.evaluate(&Subject::new(&parse(mail.as_bytes()), mail.as_bytes(), &envelope));
     let words: Vec<_> = findings.iter().map(|finding| finding.explanation.expose().as_str()).collect();
     assert_eq!(words, ["Counts: “two three”.", "The link says www.paypal.com but goes to evil.example."]);
 }
@@ -128,13 +131,15 @@ fn every_built_in_rule_compiles_hits_and_misses_as_its_examples_say() {
         }
         for example in examples.split("\n=== ").skip(1) {
             let (head, mail) = example.split_once('\n').unwrap();
-            let message = parse(mail.replace('\n', "\r\n").as_bytes());
+            let raw = mail.replace('\n', "\r\n");
+            let message = parse(raw.as_bytes());
             let count = head.split_whitespace().find_map(|word| word.strip_prefix("recipients="));
             let count: usize = count.map_or(1, |count| count.parse().unwrap());
             let recipients: Vec<_> = (0..count).map(|index| format!("r{index}@example.net")).collect();
             let sender =
                 message.header("Return-Path").map(|path| path.value.trim_matches(['<', '>']).to_owned());
-            let hits = set.hits(&message, &envelope(direction, &sender.unwrap_or_default(), &recipients));
+            let envelope = envelope(direction, &sender.unwrap_or_default(), &recipients);
+            let hits = set.hits(&Subject::new(&message, raw.as_bytes(), &envelope));
             for word in head.split_whitespace().filter(|word| word.starts_with(['+', '-'])) {
                 let (expected, name) = (word.starts_with('+'), word.trim_start_matches(['+', '-']));
                 if hits.contains(&name) != expected {
@@ -159,7 +164,8 @@ proptest::proptest! {
     ) {
         let raw = format!("From: {from}\nReply-To: {from}\nList-Id: {link}\nContent-Type: text/html\n\n{body}<a href='http://{link}'>{link}</a>");
         for direction in Direction::ALL {
-            set(direction).evaluate(&parse(raw.as_bytes()), &envelope(direction, "a@example.org", &[]));
+            let envelope = envelope(direction, "a@example.org", &[]);
+            set(direction).evaluate(&Subject::new(&parse(raw.as_bytes()), raw.as_bytes(), &envelope));
         }
     }
 }

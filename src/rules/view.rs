@@ -3,7 +3,7 @@
 use crate::mail::Envelope;
 use crate::message::{Header, Message};
 
-use super::syntax::{Form, Target};
+use super::definition::{Form, Piece, Target};
 
 /// Returns the text that a target selects, entries one a line; `None` where there is none.
 pub(super) fn select(target: &Target, message: &Message, envelope: &Envelope) -> Option<String> {
@@ -18,6 +18,7 @@ pub(super) fn select(target: &Target, message: &Message, envelope: &Envelope) ->
             let targets = message.links.iter().map(|link| link.target.as_str());
             Some(targets.collect::<Vec<_>>().join("\n"))
         }
+        Target::Full | Target::MimeHeader { .. } => None,
         Target::Header { name, form } => header(name, *form, message, envelope),
     }
 }
@@ -50,7 +51,7 @@ fn header(name: &str, form: Form, message: &Message, envelope: &Envelope) -> Opt
     let fields = match name {
         "all" => {
             let lines = message.headers.iter().map(|header| {
-                let value = if form == Form::Raw { &header.raw } else { &header.value };
+                let value = if form.is_raw { &header.raw } else { &header.value };
                 format!("{}: {}", header.name, value.trim_start())
             });
             return Some(lines.collect::<Vec<_>>().join("\n"));
@@ -64,13 +65,13 @@ fn header(name: &str, form: Form, message: &Message, envelope: &Envelope) -> Opt
         _ => named(&[name]),
     };
     let first = fields.first()?;
-    Some(match form {
-        Form::Decoded => fields.iter().map(|header| header.value.as_str()).collect::<Vec<_>>().join("\n"),
-        Form::Raw => fields.iter().map(|header| header.raw.as_str()).collect::<Vec<_>>().join("\n"),
-        Form::Address | Form::Name => {
+    Some(match (form.piece, form.is_raw) {
+        (Piece::Address | Piece::Name, _) => {
             let mailbox = crate::message::mailboxes(&first.raw).into_iter().next().unwrap_or_default();
-            if form == Form::Address { mailbox.address } else { mailbox.name }
+            if form.piece == Piece::Address { mailbox.address } else { mailbox.name }
         }
+        (_, false) => fields.iter().map(|header| header.value.as_str()).collect::<Vec<_>>().join("\n"),
+        (_, true) => fields.iter().map(|header| header.raw.as_str()).collect::<Vec<_>>().join("\n"),
     })
 }
 

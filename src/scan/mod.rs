@@ -22,7 +22,7 @@ pub use learned::{Learned, LearnedError};
 use crate::mail::{Direction, Envelope};
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Histogram};
-use crate::rules::RuleSet;
+use crate::rules::{Evidence, Organisation, RuleSet, Subject};
 use crate::verdict::{Degraded, Finding, Scan, Symbol};
 
 /// Limits of scanning.
@@ -45,6 +45,8 @@ pub struct Rules {
     pub inbound: RuleSet,
     /// For mail to the world.
     pub outbound: RuleSet,
+    /// Whom the gateway serves.
+    pub organisation: Organisation,
 }
 
 impl Rules {
@@ -147,13 +149,21 @@ impl Shared {
             // A message that breaks the parser is still looked at, as raw text.
             Message { text: raw_text(body), ..Message::default() }
         });
+        let opinion = guarded(&mut scan, "learned", || self.learned.judge(&message, Some(&envelope.client)));
+        scan.findings.extend(opinion.flatten());
         if let Some(findings) = guarded(&mut scan, "rules", || {
-            self.rules.load().of(envelope.direction).evaluate(&message, envelope)
+            let rules = self.rules.load();
+            let evidence = Evidence::default();
+            rules.of(envelope.direction).evaluate(&Subject {
+                message: &message,
+                raw: body,
+                envelope,
+                evidence: &evidence,
+                organisation: &rules.organisation,
+            })
         }) {
             scan.findings.extend(findings);
         }
-        let opinion = guarded(&mut scan, "learned", || self.learned.judge(&message, Some(&envelope.client)));
-        scan.findings.extend(opinion.flatten());
         scan.findings.sort_by(|a, b| b.score.points().abs().total_cmp(&a.score.points().abs()));
         Scanned { scan, message: Arc::new(message) }
     }
@@ -191,7 +201,11 @@ mod tests {
         let records = Records::in_memory().await.unwrap();
         let key = FeatureKey::from_bytes([0; 32]);
         let learned = Learned::open(&records, Arc::new(Memory::default()), key).await.unwrap();
-        let rules = Rules { inbound: RuleSet::compile(&[]).0, outbound: RuleSet::compile(&[]).0 };
+        let rules = Rules {
+            inbound: RuleSet::compile(&[]).0,
+            outbound: RuleSet::compile(&[]).0,
+            organisation: Organisation::default(),
+        };
         Scanner::new(Config { concurrency: 1, timeout }, rules, learned)
     }
 

@@ -13,6 +13,9 @@ mod sender;
 use crate::mail::Envelope;
 use crate::message::{Link, LinkSource, Mailbox, Message};
 
+use super::definition::Settings;
+use super::{Problem, Subject};
+
 use lists::Lists;
 
 /// A native test: the message and the arguments in the rule file.
@@ -34,8 +37,24 @@ pub(super) fn find(name: &str) -> Option<Function> {
         .map(|(_, function)| *function)
 }
 
+/// Keywords of statements that the functions read, in lower case, under their current names.
+pub(super) const KEYWORDS: &[&[&str]] = &[];
+
+/// What the functions take from the statements in rule files, prepared once; a family a field.
+#[derive(Debug, Default)]
+pub(super) struct Families {}
+
+impl Families {
+    /// Reads the statements. What is wrong with them is a problem, and the others stand.
+    pub(super) fn read(_settings: &Settings, _problems: &mut Vec<Problem>) -> Self {
+        Families {}
+    }
+}
+
 /// A message with what several functions need, computed once.
 pub(super) struct Context<'a> {
+    subject: Subject<'a>,
+    families: &'a Families,
     message: &'a Message,
     envelope: &'a Envelope,
     lists: &'static Lists,
@@ -62,7 +81,8 @@ struct WebLink<'a> {
 
 impl<'a> Context<'a> {
     /// Prepares a message.
-    pub(super) fn new(message: &'a Message, envelope: &'a Envelope) -> Self {
+    pub(super) fn new(subject: &Subject<'a>, families: &'a Families) -> Self {
+        let Subject { message, envelope, .. } = *subject;
         let from = message.from.first().cloned().unwrap_or_default();
         let from_domain = domain_of(&from.address);
         let reverse_path = envelope.mail.reverse_path.as_ref().map(|path| path.to_path());
@@ -74,6 +94,8 @@ impl<'a> Context<'a> {
         });
         let links = message.links.iter().filter(|link| link.source != LinkSource::Attachment);
         Context {
+            subject: *subject,
+            families,
             message,
             envelope,
             lists: Lists::get(),
