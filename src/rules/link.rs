@@ -1,15 +1,18 @@
 //! From definitions to a rule set: patterns compiled, names resolved, rules ordered.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::definition::{Definition, Definitions, Form, Target, Test};
+use super::definition::{Definition, Definitions, Target, Test};
 use super::eval::{self, Families};
-use super::pattern;
+use super::meta::Expr;
+use super::pattern::Pattern;
 use super::prefilter::Prefilter;
-use super::{Compiled, Entry, Group, Problem, RuleSet};
+use super::{Compiled, Entry, Group, Problem, RuleSet, Unsupported};
 
-/// Deepest chain of meta rules that name meta rules.
-const META_DEPTH: usize = 50;
+/// Deepest chain of rules that name rules.
+const DEPTH: usize = 50;
+/// Most threads that compile patterns.
+const THREADS: usize = 8;
 
 impl Definition {
     fn problem(&self, reason: impl Into<String>) -> Problem {
@@ -21,11 +24,21 @@ impl Definition {
 pub(super) fn link(definitions: Definitions) -> (RuleSet, Vec<Problem>) {
     let mut problems = Vec::new();
     let families = Families::read(&definitions.settings, &mut problems);
-    let mut definitions = definitions;
+    let mut unsupported = Vec::new();
     let mut compiled = Vec::new();
-    for definition in std::mem::take(&mut definitions.rules) {
-        match compile(&definition) {
-            Ok(test) => compiled.push((definition, test)),
+    for (definition, test) in compile_all(definitions.rules) {
+        match test {
+            Ok(test) => {
+                if let (Test::Eval { function, .. }, Some(Compiled::Nothing)) = (&definition.test, &test) {
+                    unsupported.push(Unsupported {
+                        rule: definition.name.clone(),
+                        function: function.clone(),
+                        scores: definition.scores,
+                        place: definition.place.clone(),
+                    });
+                }
+                compiled.push((definition, test));
+            }
             Err(reason) => problems.push(definition.problem(reason)),
         }
     }
@@ -58,14 +71,47 @@ pub(super) fn link(definitions: Definitions) -> (RuleSet, Vec<Problem>) {
             (None, _) => continue,
         };
         rules.push(Entry {
-            score: definition.scores[2],
+            scores: definition.scores,
+            flags: definition.flags,
             description: definition.description,
             name: definition.name,
+            place: definition.place,
             test,
         });
     }
     let groups = group(&rules);
-    (RuleSet { rules, groups, examples, families }, problems)
+    let active = std::array::from_fn(|set| active(&rules, set));
+    (RuleSet { rules, groups, active, examples, unsupported, families }, problems)
+}
+
+type Compilation = (Definition, Result<Option<Compiled>, String>);
+
+/// Compiles all tests, on several threads, in the order of the definitions.
+fn compile_all(definitions: Vec<Definition>) -> Vec<Compilation> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    let share = definitions.len().div_ceil(threads).max(50);
+    let mut shares: Vec<Vec<Definition>> = Vec::new();
+    for (index, definition) in definitions.into_iter().enumerate() {
+        if index % share == 0 {
+            shares.push(Vec::with_capacity(share));
+        }
+        if let Some(last) = shares.last_mut() {
+            last.push(definition);
+        }
+    }
+    let work = |share: Vec<Definition>| -> Vec<Compilation> {
+        share
+            .into_iter()
+            .map(|definition| {
+                let test = compile(&definition);
+                (definition, test)
+            })
+            .collect()
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = shares.into_iter().map(|share| scope.spawn(move || work(share))).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+    })
 }
 
 /// Compiles a test; `None` for a meta rule, whose names are resolved later.
@@ -75,26 +121,53 @@ fn compile(definition: &Definition) -> Result<Option<Compiled>, String> {
         Test::Exists(name) => Compiled::Exists(name.clone()),
         Test::Eval { function, arguments } => match eval::find(function) {
             Some(found) => Compiled::Eval(found, arguments.clone()),
-            None => return Err(format!("there is no function `{function}`")),
+            None => Compiled::Nothing,
         },
-        Test::Pattern { target: target @ (Target::Full | Target::MimeHeader { .. }), .. } => {
-            return Err(format!("patterns over {target:?} are not supported"));
+        Test::Link(conditions) => {
+            let compiled = conditions
+                .iter()
+                .map(|condition| Ok((condition.clone(), Pattern::compile(&condition.pattern.source)?)));
+            Compiled::Link(compiled.collect::<Result<_, String>>()?)
         }
-        Test::Link(_) | Test::Network => return Err("this kind of rule is not supported".to_owned()),
-        Test::Pattern { target, pattern } => {
-            let is_one_text = matches!(
-                target,
-                Target::Header { name, form: Form { is_raw, .. } } if name == "all" || *is_raw
-            );
-            let regex = pattern::compile(&pattern.source, !is_one_text)?;
-            Compiled::Pattern {
+        Test::Network => Compiled::Nothing,
+        Test::Pattern { target, pattern } if !template_names(&pattern.source).is_empty() => {
+            // Any text in the place of a capture shows whether the rest of the pattern is well formed.
+            let mut sample = pattern.source.clone();
+            for name in template_names(&pattern.source) {
+                sample = sample.replace(&format!("%{{{name}}}"), "x");
+            }
+            Pattern::compile(&sample)?;
+            Compiled::Template {
                 target: target.clone(),
-                regex,
+                source: pattern.source.clone(),
                 is_negated: pattern.is_negated,
                 if_unset: pattern.if_unset.clone(),
             }
         }
+        Test::Pattern { target, pattern } => Compiled::Pattern {
+            target: target.clone(),
+            pattern: Pattern::compile(&pattern.source)?,
+            is_negated: pattern.is_negated,
+            if_unset: pattern.if_unset.clone(),
+        },
     }))
+}
+
+/// Returns the names of captures in a pattern: `NAME` of `%{NAME}`, unless a backslash is before it.
+pub(super) fn template_names(source: &str) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for (at, _) in source.match_indices("%{") {
+        let is_escaped = source.get(..at).is_some_and(|before| before.ends_with('\\'));
+        let name = source.get(at + 2..).and_then(|rest| rest.split_once('}')).map(|(name, _)| name);
+        let is_name = |name: &&str| {
+            name.starts_with(|c: char| c.is_ascii_alphabetic())
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        };
+        if let Some(name) = name.filter(is_name).filter(|name| !is_escaped && !names.contains(name)) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// Returns the rules so that each meta rule stands behind those it names. Rules in a cycle are left out.
@@ -113,7 +186,7 @@ fn order(
             depth_of.insert(position, 0);
         }
     }
-    for depth in 1..=META_DEPTH {
+    for depth in 1..=DEPTH {
         let (ready, rest): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|(_, needs): &(usize, Vec<usize>)| {
                 needs.iter().all(|need| depth_of.contains_key(need))
@@ -129,7 +202,7 @@ fn order(
     for (position, _) in waiting {
         if let Some((definition, _)) = rules.get(position) {
             problems.push(definition.problem(format!(
-                "`{}` depends on itself, or on more than {META_DEPTH} levels of rules",
+                "`{}` depends on itself, or on more than {DEPTH} levels of rules",
                 definition.name
             )));
         }
@@ -139,15 +212,57 @@ fn order(
     order
 }
 
-/// Gathers the patterns of each target, so that it is prepared once.
-fn group(rules: &[Entry]) -> Vec<Group> {
-    let mut by_target: BTreeMap<&Target, Vec<(usize, &str)>> = BTreeMap::new();
-    for (index, entry) in rules.iter().enumerate() {
-        if let Compiled::Pattern { target, regex, .. } = &entry.test {
-            by_target.entry(target).or_default().push((index, regex.as_str()));
+/// Returns which rules run with a set of scores: those that score, and those that they need. A rule whose
+/// score is zero does not run, and counts as a miss where it is named.
+fn active(rules: &[Entry], set: usize) -> Vec<bool> {
+    let with_network = set % 2 == 1;
+    let runs = |entry: &Entry| entry.score(set) != 0.0 && (with_network || !entry.flags.net);
+    let captured: HashSet<&str> = rules
+        .iter()
+        .filter_map(|entry| match &entry.test {
+            Compiled::Template { source, .. } => Some(template_names(source)),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let mut active = vec![false; rules.len()];
+    // A meta rule stands behind those it names, so one pass from the end reaches them all.
+    for (place, entry) in rules.iter().enumerate().rev() {
+        let captures = match &entry.test {
+            Compiled::Pattern { pattern, .. } => {
+                pattern.names().iter().any(|name| captured.contains(name.as_str()))
+            }
+            _ => false,
+        };
+        let is_needed = active.get(place).copied().unwrap_or(false) || entry.is_reported() || captures;
+        let is_active = is_needed && runs(entry);
+        if let Some(place) = active.get_mut(place) {
+            *place = is_active;
+        }
+        if let (true, Compiled::Meta(expr)) = (is_active, &entry.test) {
+            mark(expr, &mut active);
         }
     }
-    let group = |(target, patterns): (&Target, Vec<(usize, &str)>)| Group {
+    active
+}
+
+fn mark(expr: &Expr<Option<usize>>, active: &mut [bool]) {
+    expr.each_rule(&mut |rule: &Option<usize>| {
+        if let Some(place) = rule.and_then(|rule| active.get_mut(rule)) {
+            *place = true;
+        }
+    });
+}
+
+/// Gathers the patterns of each target, so that it is prepared once.
+fn group(rules: &[Entry]) -> Vec<Group> {
+    let mut by_target: BTreeMap<&Target, Vec<(usize, &Pattern)>> = BTreeMap::new();
+    for (index, entry) in rules.iter().enumerate() {
+        if let Compiled::Pattern { target, pattern, .. } = &entry.test {
+            by_target.entry(target).or_default().push((index, pattern));
+        }
+    }
+    let group = |(target, patterns): (&Target, Vec<(usize, &Pattern)>)| Group {
         target: target.clone(),
         filter: Prefilter::new(patterns.iter().map(|(_, pattern)| *pattern)),
         rules: patterns.iter().map(|(index, _)| *index).collect(),

@@ -90,16 +90,29 @@ impl Expr<String> {
 }
 
 impl<N> Expr<N> {
-    /// Computes the value; `hit` tells whether a rule hit. Division by zero is zero.
-    pub(super) fn value(&self, hit: &impl Fn(&N) -> bool) -> f64 {
+    /// Calls `visit` with every rule that is named.
+    pub(super) fn each_rule(&self, visit: &mut impl FnMut(&N)) {
+        match self {
+            Expr::Rule(name) => visit(name),
+            Expr::Number(_) => {}
+            Expr::Not(inner) | Expr::Negative(inner) => inner.each_rule(visit),
+            Expr::Chain(first, rest) => {
+                first.each_rule(visit);
+                rest.iter().for_each(|(_, expr)| expr.each_rule(visit));
+            }
+        }
+    }
+
+    /// Computes the value; `hits` tells how often a rule hit. Division by zero is zero.
+    pub(super) fn value(&self, hits: &impl Fn(&N) -> f64) -> f64 {
         let truth = |is_true: bool| if is_true { 1.0 } else { 0.0 };
         match self {
-            Expr::Rule(name) => truth(hit(name)),
+            Expr::Rule(name) => hits(name),
             Expr::Number(number) => *number,
-            Expr::Not(inner) => truth(inner.value(hit) == 0.0),
-            Expr::Negative(inner) => -inner.value(hit),
-            Expr::Chain(first, rest) => rest.iter().fold(first.value(hit), |left, (operator, expr)| {
-                let right = || expr.value(hit);
+            Expr::Not(inner) => truth(inner.value(hits) == 0.0),
+            Expr::Negative(inner) => -inner.value(hits),
+            Expr::Chain(first, rest) => rest.iter().fold(first.value(hits), |left, (operator, expr)| {
+                let right = || expr.value(hits);
                 match operator {
                     Operator::Or => truth(left != 0.0 || right() != 0.0),
                     Operator::And => truth(left != 0.0 && right() != 0.0),
@@ -190,7 +203,8 @@ mod tests {
     use super::*;
 
     fn check(source: &str, expected: Result<f64, &str>) {
-        let value = Expr::read(source).map(|expr| expr.value(&|name: &String| name.starts_with('T')));
+        let value = Expr::read(source)
+            .map(|expr| expr.value(&|name: &String| f64::from(u8::from(name.starts_with('T')))));
         assert_eq!(value, expected.map_err(str::to_owned), "{source}");
     }
 

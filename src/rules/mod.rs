@@ -3,6 +3,7 @@
 //! [`RuleSet::compile`] reads `.cf` files and reports every line it cannot use; [`RuleSet::evaluate`] runs
 //! the rules over a message. A filter for words decides which patterns run over a text. Everything is linear in the message and bounded in the rules.
 
+mod budget;
 mod builtin;
 mod definition;
 mod eval;
@@ -11,21 +12,21 @@ mod meta;
 mod pattern;
 mod prefilter;
 mod read;
+mod run;
 mod syntax;
 mod view;
 
 use std::collections::HashMap;
 use std::fmt;
 
-use regex::Regex;
-
 use crate::mail::Envelope;
 use crate::message::{Mailbox, Message};
 use crate::verdict::{Finding, Symbol};
 
-use definition::{Example, Target};
+use definition::{Example, Flags, LinkCondition, Target};
 use eval::Families;
 use meta::Expr;
+use pattern::Pattern;
 use prefilter::Prefilter;
 
 /// A rule file.
@@ -59,14 +60,22 @@ impl fmt::Display for Problem {
 pub enum Kind {
     /// A pattern over header fields.
     Header,
-    /// A pattern over the text.
+    /// A pattern over the visible text.
     Body,
-    /// A pattern over link targets.
+    /// A pattern over the decoded text with its markup.
+    RawBody,
+    /// A pattern over the message as it came.
+    Full,
+    /// A pattern over link targets, or conditions on one link.
     Uri,
+    /// A pattern over header fields of parts.
+    MimeHeader,
     /// A native function.
     Eval,
     /// An expression over other rules.
     Meta,
+    /// What is not run here: look-ups in the network, functions that do not exist.
+    Nothing,
 }
 
 /// A rule as it is shown to an administrator.
@@ -76,8 +85,8 @@ pub struct Rule<'a> {
     pub name: &'a str,
     /// Its kind.
     pub kind: Kind,
-    /// Its points.
-    pub score: f64,
+    /// Its points without Bayes and network, with network, with Bayes, with both.
+    pub scores: [f64; 4],
     /// What it means; empty where nobody said.
     pub description: &'a str,
 }
@@ -95,6 +104,22 @@ pub struct Subject<'a> {
     pub evidence: &'a Evidence,
     /// Whom the gateway serves.
     pub organisation: &'a Organisation,
+}
+
+impl Evidence {
+    /// Returns which of the four scores of a rule counts.
+    fn score_set(&self) -> usize {
+        2 * usize::from(self.bayes.is_some()) + usize::from(self.authentication.is_some())
+    }
+}
+
+/// What the rules found in a message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation<'r> {
+    /// What hit and has points.
+    pub findings: Vec<Finding>,
+    /// The rules that took too long and were stopped.
+    pub exceeded: Vec<&'r str>,
 }
 
 impl<'a> Subject<'a> {
@@ -165,15 +190,34 @@ pub struct Organisation {
 pub struct RuleSet {
     rules: Vec<Entry>,
     groups: Vec<Group>,
+    /// Which rules run, for each set of scores.
+    active: [Vec<bool>; 4],
+    unsupported: Vec<Unsupported>,
     examples: Vec<Example>,
     families: Families,
+}
+
+/// A rule whose native function does not exist here, so that it never hits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unsupported {
+    /// The rule.
+    pub rule: String,
+    /// The function that it calls.
+    pub function: String,
+    /// The points at stake, in each set of scores.
+    pub scores: [f64; 4],
+    /// The source and the line.
+    pub place: (String, usize),
 }
 
 #[derive(Debug)]
 struct Entry {
     name: String,
-    score: f64,
+    scores: [f64; 4],
+    flags: Flags,
     description: String,
+    /// The source and the line.
+    place: (String, usize),
     test: Compiled,
 }
 
@@ -182,14 +226,24 @@ struct Entry {
 enum Compiled {
     Pattern {
         target: Target,
-        regex: Regex,
+        pattern: Pattern,
+        is_negated: bool,
+        if_unset: Option<String>,
+    },
+    /// A pattern with captured texts in it, which is compiled when they are known.
+    Template {
+        target: Target,
+        source: String,
         is_negated: bool,
         if_unset: Option<String>,
     },
     Exists(String),
+    Link(Vec<(LinkCondition, Pattern)>),
     Eval(eval::Function, Vec<String>),
     /// `None` stands for a rule that does not exist and never hits.
     Meta(Expr<Option<usize>>),
+    /// What never hits: a look-up in the network, a function that does not exist.
+    Nothing,
 }
 
 /// The patterns of one target.
@@ -213,36 +267,53 @@ impl RuleSet {
         (set, problems)
     }
 
-    /// Returns the rules in the order of their definition, those that score nothing by themselves included.
+    /// Returns the rules, those that score nothing by themselves included, each behind those that it names.
     pub fn rules(&self) -> impl Iterator<Item = Rule<'_>> {
         self.rules.iter().map(|entry| Rule {
             name: &entry.name,
             kind: entry.kind(),
-            score: entry.score,
+            scores: entry.scores,
             description: &entry.description,
         })
     }
 
-    /// Runs the rules and returns what hit and has points, in the order of definition. Names that begin
-    /// with two underscores are only for other rules.
-    pub fn evaluate(&self, subject: &Subject<'_>) -> Vec<Finding> {
-        let outcome = self.run(subject);
-        let mut findings = Vec::new();
-        for (entry, detail) in self.rules.iter().zip(&outcome) {
-            let Some(detail) = detail else { continue };
-            if entry.score == 0.0 || entry.name.starts_with("__") {
-                continue;
-            }
-            findings.push(Finding::new(Symbol::new(entry.name.clone()), entry.score, entry.explain(detail)));
-        }
-        findings
+    /// Returns the rules that can never hit, since their functions do not exist here.
+    pub fn unsupported(&self) -> &[Unsupported] {
+        &self.unsupported
     }
 
-    /// Returns the names of all rules that hit, sub-rules included.
-    pub fn hits(&self, subject: &Subject<'_>) -> Vec<&str> {
-        let outcome = self.run(subject);
-        let hits = self.rules.iter().zip(outcome).filter(|(_, detail)| detail.is_some());
-        hits.map(|(entry, _)| entry.name.as_str()).collect()
+    /// Runs the rules and returns what hit and has points, in the order of definition. Names that begin
+    /// with two underscores are only for other rules.
+    pub fn evaluate(&self, subject: &Subject<'_>) -> Evaluation<'_> {
+        let set = subject.evidence.score_set();
+        let none = Vec::new();
+        let outcome = self.run(subject, self.active.get(set).unwrap_or(&none));
+        let hit =
+            self.rules.iter().zip(&outcome.hits).filter(|(entry, hit)| hit.count > 0 && entry.is_reported());
+        let findings = hit.filter(|(entry, _)| entry.score(set) != 0.0).map(|(entry, hit)| {
+            Finding::new(Symbol::new(entry.name.clone()), entry.score(set), entry.explain(&hit.detail))
+        });
+        Evaluation { findings: findings.collect(), exceeded: self.names(&outcome.exceeded) }
+    }
+
+    /// Returns all rules that hit, sub-rules included, with what they found. Every rule runs, also those that
+    /// score nothing.
+    pub fn hits(&self, subject: &Subject<'_>) -> Vec<(&str, String)> {
+        let outcome = self.run(subject, &vec![true; self.rules.len()]);
+        let hits = self.rules.iter().zip(outcome.hits).filter(|(_, hit)| hit.count > 0);
+        hits.map(|(entry, hit)| (entry.name.as_str(), hit.detail)).collect()
+    }
+
+    fn names(&self, places: &[usize]) -> Vec<&str> {
+        places.iter().filter_map(|place| self.rules.get(*place)).map(|entry| entry.name.as_str()).collect()
+    }
+
+    /// Returns the words by which the rules of a name are chosen to run; `None` where it always runs.
+    pub fn words(&self, name: &str) -> Option<Vec<String>> {
+        let entry = self.rules.iter().find(|entry| entry.name == name)?;
+        let Compiled::Pattern { pattern, .. } = &entry.test else { return None };
+        let words = prefilter::required_words(pattern)?;
+        Some(words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect())
     }
 
     /// Returns the place of each rule by its name.
@@ -255,10 +326,11 @@ impl RuleSet {
         let places = self.places();
         let fails = |example: &&Example| {
             let entry = places.get(example.rule.as_str()).and_then(|place| self.rules.get(*place));
-            let Some(Entry { test: Compiled::Pattern { regex, is_negated, .. }, .. }) = entry else {
+            let Some(Entry { test: Compiled::Pattern { pattern, is_negated, .. }, .. }) = entry else {
                 return true;
             };
-            (regex.is_match(&example.text) != *is_negated) != example.is_hit
+            let found = pattern.find(example.text.as_bytes(), 0, &mut budget::Budget::default());
+            (found.is_some() != *is_negated) != example.is_hit
         };
         let failed = self.examples.iter().filter(fails);
         failed.map(|example| (example.rule.as_str(), example.text.as_str())).collect()
@@ -273,70 +345,35 @@ impl RuleSet {
         }
         seen
     }
-
-    /// Returns for each rule the words that explain its hit, or `None` where it did not hit.
-    fn run(&self, subject: &Subject<'_>) -> Vec<Option<String>> {
-        let mut outcome: Vec<Option<String>> = vec![None; self.rules.len()];
-        self.run_patterns(subject.message, subject.envelope, &mut outcome);
-        let context = eval::Context::new(subject, &self.families);
-        for index in 0..self.rules.len() {
-            let Some(entry) = self.rules.get(index) else { break };
-            let detail = match &entry.test {
-                Compiled::Pattern { .. } => continue,
-                Compiled::Exists(name) => subject.message.header(name).map(|_| String::new()),
-                Compiled::Eval(function, arguments) => function(&context, arguments),
-                // A meta rule stands behind those it names: see `compile`.
-                Compiled::Meta(expr) => {
-                    let hit = |rule: &Option<usize>| {
-                        rule.and_then(|rule| outcome.get(rule)).is_some_and(|detail| detail.is_some())
-                    };
-                    (expr.value(&hit) != 0.0).then(String::new)
-                }
-            };
-            if let Some(place) = outcome.get_mut(index) {
-                *place = detail;
-            }
-        }
-        outcome
-    }
-
-    fn run_patterns(&self, message: &Message, envelope: &Envelope, outcome: &mut [Option<String>]) {
-        for group in &self.groups {
-            let text = view::select(&group.target, message, envelope);
-            let mut candidates = vec![false; group.rules.len()];
-            for position in text.iter().flat_map(|text| group.filter.candidates(text)) {
-                if let Some(candidate) = candidates.get_mut(position) {
-                    *candidate = true;
-                }
-            }
-            for (rule, is_candidate) in group.rules.iter().zip(candidates) {
-                let Some(Compiled::Pattern { regex, is_negated, if_unset, .. }) =
-                    self.rules.get(*rule).map(|entry| &entry.test)
-                else {
-                    continue;
-                };
-                let found = match (&text, if_unset) {
-                    (Some(text), _) if is_candidate => regex.find(text),
-                    (None, Some(unset)) => regex.find(unset),
-                    _ => None,
-                };
-                if let Some(place) = outcome.get_mut(*rule).filter(|_| found.is_some() != *is_negated) {
-                    *place = Some(found.map(|found| quote(found.as_str())).unwrap_or_default());
-                }
-            }
-        }
-    }
 }
 
 impl Entry {
     fn kind(&self) -> Kind {
         match &self.test {
-            Compiled::Pattern { target: Target::Header { .. }, .. } | Compiled::Exists(_) => Kind::Header,
-            Compiled::Pattern { target: Target::Uri, .. } => Kind::Uri,
-            Compiled::Pattern { .. } => Kind::Body,
+            Compiled::Pattern { target, .. } | Compiled::Template { target, .. } => match target {
+                Target::Header { .. } => Kind::Header,
+                Target::MimeHeader { .. } => Kind::MimeHeader,
+                Target::Body => Kind::Body,
+                Target::RawBody => Kind::RawBody,
+                Target::Full => Kind::Full,
+                Target::Uri => Kind::Uri,
+            },
+            Compiled::Exists(_) => Kind::Header,
+            Compiled::Link(_) => Kind::Uri,
             Compiled::Eval(..) => Kind::Eval,
             Compiled::Meta(_) => Kind::Meta,
+            Compiled::Nothing => Kind::Nothing,
         }
+    }
+
+    /// Returns its points in a set of scores.
+    fn score(&self, set: usize) -> f64 {
+        self.scores.get(set).copied().unwrap_or_default()
+    }
+
+    /// Whether it is more than a part of other rules.
+    fn is_reported(&self) -> bool {
+        !self.name.starts_with("__")
     }
 
     /// Writes the sentence for the reviewer. Functions write a sentence of their own; a pattern quotes what

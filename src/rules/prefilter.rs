@@ -1,19 +1,28 @@
 //! Which patterns can match a text at all: one pass over the text for the words that they need.
 //!
 //! Of each pattern the words are found of which one must stand in every text that it matches, case aside.
-//! One automaton looks for the words of all patterns; only patterns with a word in the text, and those that
-//! need none, run. The filter never hides a match: it only saves the work of patterns that cannot have one.
+//! One automaton looks for the words of all patterns; only patterns with a word in a piece of the text run,
+//! and over that piece alone. The filter never hides a match: it only saves the work of patterns that
+//! cannot have one.
+
+use std::cmp::Reverse;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use memchr::memmem;
 use regex_syntax::hir::{Class, Hir, HirKind};
+
+use super::pattern::Pattern;
 
 /// Shortest word that is worth looking for.
 const WORD_BYTES: usize = 3;
+/// Longest word that is looked for: more bytes hardly tell more.
+const LONGEST_WORD: usize = 12;
 /// Most words of one pattern; a pattern that needs more always runs.
-const WORDS: usize = 200;
-
+const WORDS: usize = 300;
+/// Most texts that a sequence of choices (`[ae]`) is multiplied out to.
+const PRODUCT: usize = 32;
 /// Most words for the fastest kind of automaton.
-const FAST_WORDS: usize = 3_000;
+const FAST_WORDS: usize = 4_000;
 
 /// The words of a list of patterns.
 #[derive(Debug)]
@@ -21,18 +30,22 @@ pub(super) struct Prefilter {
     words: Option<AhoCorasick>,
     /// The pattern of each word.
     owners: Vec<usize>,
-    /// Patterns that always run.
+    /// Patterns that need no word, and always run.
     always: Vec<usize>,
     patterns: usize,
+    /// Whether a pattern ignores the case of letters beyond ASCII.
+    is_unicode: bool,
 }
 
 impl Prefilter {
-    /// Prepares patterns in the spelling of the `regex` crate.
-    pub(super) fn new<'p>(patterns: impl Iterator<Item = &'p str>) -> Self {
+    /// Prepares patterns.
+    pub(super) fn new<'p>(patterns: impl Iterator<Item = &'p Pattern>) -> Self {
         let (mut words, mut owners, mut always, mut count) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let mut is_unicode = false;
         for (index, pattern) in patterns.enumerate() {
             count += 1;
-            match regex_syntax::parse(pattern).ok().and_then(|hir| needed(&hir)) {
+            is_unicode |= pattern.is_unicode();
+            match required_words(pattern) {
                 Some(needed) => {
                     owners.extend(std::iter::repeat_n(index, needed.len()));
                     words.extend(needed);
@@ -48,42 +61,63 @@ impl Prefilter {
         if automaton.is_none() {
             always = (0..count).collect();
         }
-        Prefilter { words: automaton, owners, always, patterns: count }
+        Prefilter { words: automaton, owners, always, patterns: count, is_unicode }
     }
 
-    /// Returns the patterns that can match the text, each once, in order.
-    pub(super) fn candidates(&self, text: &str) -> Vec<usize> {
+    /// Returns the patterns that must run over every piece of a text.
+    pub(super) fn always(&self, text: &[u8]) -> Vec<usize> {
         // Two signs are equal to ASCII letters, case aside, in the eyes of `regex` but not of the automaton.
-        let Some(words) = self.words.as_ref().filter(|_| !text.contains(['\u{212a}', '\u{17f}'])) else {
-            return (0..self.patterns).collect();
-        };
-        let mut found = vec![false; self.patterns];
-        let owners =
-            words.find_overlapping_iter(text).filter_map(|hit| self.owners.get(hit.pattern().as_usize()));
-        for pattern in owners.chain(&self.always) {
-            if let Some(place) = found.get_mut(*pattern) {
-                *place = true;
+        let is_odd = self.is_unicode
+            && ["\u{212a}", "\u{17f}"].iter().any(|sign| memmem::find(text, sign.as_bytes()).is_some());
+        if is_odd { (0..self.patterns).collect() } else { self.always.clone() }
+    }
+
+    /// Calls `found` with each pattern and place of a word of it, in the order of the places.
+    pub(super) fn each_word(&self, text: &[u8], mut found: impl FnMut(usize, usize)) {
+        let Some(words) = &self.words else { return };
+        for hit in words.find_overlapping_iter(text) {
+            if let Some(owner) = self.owners.get(hit.pattern().as_usize()) {
+                found(*owner, hit.start());
             }
         }
-        found.iter().enumerate().filter(|(_, is_found)| **is_found).map(|(index, _)| index).collect()
     }
 }
 
-/// Returns words, lower case, one of which stands in every text that the pattern matches.
-fn needed(hir: &Hir) -> Option<Vec<String>> {
-    let words = best(hir)?;
+/// Returns words, ASCII letters in lower case, one of which stands in every text that the pattern matches.
+pub(super) fn required_words(pattern: &Pattern) -> Option<Vec<Vec<u8>>> {
+    needed(&pattern.hir()?)
+}
+
+fn needed(hir: &Hir) -> Option<Vec<Vec<u8>>> {
+    let mut words = best(hir)?;
+    for word in &mut words {
+        word.truncate(LONGEST_WORD);
+    }
+    words.sort();
+    words.dedup();
     (!words.is_empty() && words.len() <= WORDS && shortest(&words) >= WORD_BYTES).then_some(words)
 }
 
-fn shortest(words: &[String]) -> usize {
-    words.iter().map(String::len).min().unwrap_or(0)
+fn shortest(words: &[Vec<u8>]) -> usize {
+    words.iter().map(Vec::len).min().unwrap_or(0)
+}
+
+/// How rarely the commonest of the words is met: about the bits that it tells, at most 20.
+fn rarity(words: &[Vec<u8>]) -> u32 {
+    let bits = |byte: &u8| match byte {
+        b' ' | b'e' => 2,
+        b'a' | b'i' | b'n' | b'o' | b'r' | b's' | b't' => 3,
+        b'c' | b'd' | b'h' | b'l' | b'm' | b'p' | b'u' | b'g' | b'.' | b'/' => 4,
+        _ => 5,
+    };
+    words.iter().map(|word| word.iter().map(bits).sum::<u32>().min(20)).min().unwrap_or(0)
 }
 
 /// The depth of the pattern bounds the recursion: `regex-syntax` nests at most 250 levels.
-fn best(hir: &Hir) -> Option<Vec<String>> {
+fn best(hir: &Hir) -> Option<Vec<Vec<u8>>> {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => None,
-        HirKind::Literal(_) | HirKind::Class(_) => best_of_run(std::slice::from_ref(hir)),
+        HirKind::Literal(_) | HirKind::Class(_) => exact(hir),
         HirKind::Repetition(repetition) => {
             if repetition.min > 0 {
                 best(&repetition.sub)
@@ -101,69 +135,138 @@ fn best(hir: &Hir) -> Option<Vec<String>> {
                     return None;
                 }
             }
-            all.sort();
-            all.dedup();
             Some(all)
         }
     }
 }
 
-/// Chooses among the words that stand one after another the most telling.
-fn best_of_run(parts: &[Hir]) -> Option<Vec<String>> {
-    let mut choices: Vec<Vec<String>> = Vec::new();
-    let mut run = String::new();
-    let end_run = |run: &mut String, choices: &mut Vec<Vec<String>>| {
-        if !run.is_empty() {
-            choices.push(vec![std::mem::take(run)]);
+/// The texts that a run of parts can begin with, while they are few.
+struct Run {
+    texts: Vec<Vec<u8>>,
+}
+
+impl Run {
+    fn new() -> Self {
+        Run { texts: vec![Vec::new()] }
+    }
+
+    /// Continues every text with each of the choices. Returns false when that would be too many.
+    fn extend(&mut self, choices: &[Vec<u8>]) -> bool {
+        if self.texts.len() * choices.len() > PRODUCT {
+            return false;
         }
-    };
+        let texts = self
+            .texts
+            .iter()
+            .flat_map(|text| choices.iter().map(move |choice| [text.as_slice(), choice.as_slice()].concat()));
+        self.texts = texts.collect();
+        true
+    }
+
+    /// Ends the run: what it tells is one of the choices.
+    fn end(&mut self, choices: &mut Vec<Vec<Vec<u8>>>) {
+        let texts = std::mem::replace(&mut self.texts, vec![Vec::new()]);
+        if shortest(&texts) > 0 {
+            choices.push(texts);
+        }
+    }
+}
+
+/// Chooses among the words that stand one after another the most telling.
+fn best_of_run(parts: &[Hir]) -> Option<Vec<Vec<u8>>> {
+    let mut choices: Vec<Vec<Vec<u8>>> = Vec::new();
+    let mut run = Run::new();
     for part in parts {
-        match part.kind() {
-            HirKind::Look(_) => {}
-            HirKind::Literal(literal) => {
-                for byte in &literal.0 {
-                    if byte.is_ascii() {
-                        run.push(char::from(byte.to_ascii_lowercase()));
-                    } else {
-                        end_run(&mut run, &mut choices);
+        if matches!(part.kind(), HirKind::Look(_)) {
+            continue;
+        }
+        match exact(part) {
+            Some(texts) => {
+                if !run.extend(&texts) {
+                    run.end(&mut choices);
+                    // Too many to go on with may still be few enough to begin anew.
+                    if !run.extend(&texts) {
+                        choices.push(texts);
                     }
                 }
             }
-            HirKind::Class(class) => match folded(class) {
-                Some(letter) => run.push(letter),
-                None => end_run(&mut run, &mut choices),
-            },
-            _ => {
-                end_run(&mut run, &mut choices);
+            None => {
+                run.end(&mut choices);
                 choices.extend(best(part));
             }
         }
     }
-    end_run(&mut run, &mut choices);
-    choices.into_iter().max_by_key(|words| (shortest(words).min(8), std::cmp::Reverse(words.len())))
+    run.end(&mut choices);
+    choices
+        .into_iter()
+        .filter(|words| shortest(words) >= WORD_BYTES && words.len() <= WORDS)
+        .max_by_key(|words| (rarity(words), Reverse(words.len())))
 }
 
-/// Returns the ASCII letter that all members of a class are, case aside.
-fn folded(class: &Class) -> Option<char> {
-    let Class::Unicode(class) = class else { return None };
-    let mut letter = None;
-    for range in class.iter() {
-        if u32::from(range.end()) - u32::from(range.start()) > 1 {
-            return None;
+/// Returns all the texts that a part stands for, case aside, when they are few.
+fn exact(part: &Hir) -> Option<Vec<Vec<u8>>> {
+    match part.kind() {
+        HirKind::Literal(literal) => Some(vec![literal.0.to_ascii_lowercase()]),
+        HirKind::Class(class) => members(class),
+        HirKind::Capture(capture) => exact(&capture.sub),
+        HirKind::Concat(parts) => {
+            let mut run = Run::new();
+            for part in parts {
+                if !matches!(part.kind(), HirKind::Look(_)) && !run.extend(&exact(part)?) {
+                    return None;
+                }
+            }
+            Some(run.texts)
         }
-        for c in [range.start(), range.end()] {
-            let lower = match c {
-                '\u{212a}' => 'k',
-                '\u{17f}' => 's',
-                c if c.is_ascii() => c.to_ascii_lowercase(),
-                _ => return None,
-            };
-            if *letter.get_or_insert(lower) != lower {
-                return None;
+        HirKind::Alternation(branches) => {
+            let mut all = Vec::new();
+            for branch in branches {
+                all.extend(exact(branch)?);
+                if all.len() > WORDS {
+                    return None;
+                }
+            }
+            all.sort();
+            all.dedup();
+            Some(all)
+        }
+        HirKind::Repetition(repetition) if repetition.min == 1 && repetition.max == Some(1) => {
+            exact(&repetition.sub)
+        }
+        _ => None,
+    }
+}
+
+/// Returns the members of a small class, case aside.
+fn members(class: &Class) -> Option<Vec<Vec<u8>>> {
+    const MOST: usize = 8;
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    match class {
+        Class::Unicode(class) => {
+            for range in class.iter() {
+                if u32::from(range.end()) - u32::from(range.start()) > 26 {
+                    return None;
+                }
+                for c in range.start()..=range.end() {
+                    // These two are `k` and `s` to a pattern that ignores case: see `always`.
+                    if !matches!(c, '\u{212a}' | '\u{17f}') {
+                        all.push(c.to_ascii_lowercase().to_string().into_bytes());
+                    }
+                }
+            }
+        }
+        Class::Bytes(class) => {
+            for range in class.iter() {
+                if range.end() - range.start() > 26 {
+                    return None;
+                }
+                all.extend((range.start()..=range.end()).map(|byte| vec![byte.to_ascii_lowercase()]));
             }
         }
     }
-    letter
+    all.sort();
+    all.dedup();
+    (!all.is_empty() && all.len() <= MOST).then_some(all)
 }
 
 #[cfg(test)]
@@ -171,30 +274,45 @@ mod tests {
     use super::*;
 
     fn check(pattern: &str, expected: Option<&[&str]>) {
-        let words = needed(&regex_syntax::parse(pattern).unwrap());
-        let expected = expected.map(|words| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let words = required_words(&Pattern::compile(pattern).unwrap());
+        let expected =
+            expected.map(|words| words.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>());
         assert_eq!(words, expected, "{pattern}");
     }
 
     #[test]
     fn words_that_must_stand_in_the_text_are_found() {
-        check("foobar", Some(&["foobar"]));
-        check("(?i)Kisses", Some(&["kisses"]));
-        check(r"(?i:(?-u:\b)(?:your|the) account(?-u:\b))", Some(&[" account"]));
-        check("(?:foo|barn)x?", Some(&["barn", "foo"]));
-        check("(?:foo|b)x", None);
-        check("a+b*", None);
-        check("(?:abc)+", Some(&["abc"]));
-        check("(?:abc)?xyz", Some(&["xyz"]));
-        check("(?i)für", None);
-        check("[a-z]{3}", None);
+        check("/foobar/", Some(&["foobar"]));
+        check("/Kisses/i", Some(&["kisses"]));
+        check(r"/\b(?:your|the) account\b/i", Some(&["the account", "your account"]));
+        check("/(?:foo|barn)x?/", Some(&["barn", "foo"]));
+        check("/(?:foo|b)x/", None);
+        check("/(?:foo|b)xyz/", Some(&["bxyz", "fooxyz"]));
+        check("/a+b*/", None);
+        check("/(?:abc)+/", Some(&["abc"]));
+        check("/(?:abc)?xyz/", Some(&["xyz"]));
+        check("/für/", Some(&["f\u{fc}r"]));
+        check("/für/i", Some(&["f\u{dc}r", "f\u{fc}r"]));
+        check("/gr[ae]y/", Some(&["gray", "grey"]));
+        check("/[a-z]{3}/", None);
+        check("/viagra(?!x)/", Some(&["viagra"]));
+        check("/(a)bcd\\1/", Some(&["abcd"]));
+        check("/the.*quixotic/", Some(&["quixotic"]));
     }
 
     #[test]
-    fn patterns_without_a_word_in_the_text_do_not_run() {
-        let filter = Prefilter::new(["(?i)bitcoin", "x+", "wallet|coin"].into_iter());
-        assert_eq!(filter.candidates("nothing here"), [1]);
-        assert_eq!(filter.candidates("a BitCoin"), [0, 1, 2]);
-        assert_eq!(filter.candidates("\u{212a}"), [0, 1, 2]);
+    fn patterns_are_found_by_their_words() {
+        let patterns = ["/bitcoin/i", "/x+/", "/wallet|coin/"].map(|text| Pattern::compile(text).unwrap());
+        let filter = Prefilter::new(patterns.iter());
+        let found = |text: &str| {
+            let mut found = Vec::new();
+            filter.each_word(text.as_bytes(), |pattern, at| found.push((pattern, at)));
+            found
+        };
+        assert_eq!(found("nothing here"), []);
+        assert_eq!(found("a BitCoin"), [(0, 2), (2, 5)]);
+        assert_eq!(filter.always(b"a"), [1]);
+        let unicode = Prefilter::new([Pattern::compile("/kü/i").unwrap()].iter());
+        assert_eq!((unicode.always(b"a").len(), unicode.always("\u{212a}".as_bytes()).len()), (0, 1));
     }
 }

@@ -151,8 +151,8 @@ impl Shared {
         });
         let opinion = guarded(&mut scan, "learned", || self.learned.judge(&message, Some(&envelope.client)));
         scan.findings.extend(opinion.flatten());
-        if let Some(findings) = guarded(&mut scan, "rules", || {
-            let rules = self.rules.load();
+        let rules = self.rules.load();
+        let evaluation = guarded(&mut scan, "rules", || {
             let evidence = Evidence::default();
             rules.of(envelope.direction).evaluate(&Subject {
                 message: &message,
@@ -161,8 +161,13 @@ impl Shared {
                 evidence: &evidence,
                 organisation: &rules.organisation,
             })
-        }) {
-            scan.findings.extend(findings);
+        });
+        if let Some(evaluation) = evaluation {
+            if !evaluation.exceeded.is_empty() {
+                tracing::warn!(rules = evaluation.exceeded.join(" "), "rules took too long and were stopped");
+                scan.degraded.push(Degraded { analyser: "rules", reason: "time" });
+            }
+            scan.findings.extend(evaluation.findings);
         }
         scan.findings.sort_by(|a, b| b.score.points().abs().total_cmp(&a.score.points().abs()));
         Scanned { scan, message: Arc::new(message) }

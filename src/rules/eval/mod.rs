@@ -113,6 +113,17 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Returns what the rules look at.
+    pub(super) fn subject(&self) -> &Subject<'a> {
+        &self.subject
+    }
+
+    /// Returns the reverse-path: the envelope's, or that of a message that has been delivered.
+    pub(super) fn reverse_path(&self) -> Option<String> {
+        let path = self.envelope.mail.reverse_path.as_ref().map(|path| path.to_path());
+        path.or_else(|| super::view::return_path(self.message))
+    }
+
     /// The links that a reader can follow.
     fn clickable(&self) -> impl Iterator<Item = &WebLink<'a>> {
         self.links.iter().filter(|link| link.link.is_clickable())
@@ -134,6 +145,31 @@ impl<'a> Context<'a> {
     /// Whether a signature names the organisation of From.
     fn is_signed_by_author(&self) -> bool {
         self.dkim_orgs.contains(&self.from_org)
+    }
+}
+
+/// Returns the pseudo header of a name in lower case that tells of the relays; `None` where it is none.
+pub(super) fn relay_field(_name: &str, _context: &Context<'_>) -> Option<String> {
+    None
+}
+
+/// Returns what a condition of `uri_detail` looks at.
+pub(super) fn link_texts(link: &Link, key: &str) -> Vec<String> {
+    match key {
+        "raw" | "cleaned" => vec![link.target.clone()],
+        "text" => vec![link.text.clone()],
+        "host" => link.host().into_iter().collect(),
+        "domain" => link.host().map(|host| org(&host).to_owned()).into_iter().collect(),
+        "type" => vec![
+            match link.source {
+                LinkSource::Anchor => "a",
+                LinkSource::Image => "img",
+                LinkSource::Form => "form",
+                LinkSource::Text | LinkSource::Attachment => "parsed",
+            }
+            .to_owned(),
+        ],
+        _ => Vec::new(),
     }
 }
 
