@@ -21,8 +21,7 @@ use crate::privacy::{PseudonymKey, error_chain};
 use crate::quarantine::{self, Quarantine};
 use crate::relay::tls::{Connector, Roots, TlsPolicy};
 use crate::relay::{self, Credentials, Match, NextHop, Relay};
-use crate::rules::{Organisation, RuleSet, Source};
-use crate::scan::{self, Learned, Rules, Scanner};
+use crate::scan::{self, Learned, Scanner};
 
 /// What is opened once and outlives every change of the configuration.
 pub(super) struct Stores {
@@ -50,7 +49,7 @@ impl Built {
     /// What cannot be used, with its cause.
     pub(super) async fn new(config: &Config, stores: &Stores) -> anyhow::Result<Self> {
         let quarantine = open_quarantine(config, &stores.folder).await?;
-        let rules = rules(config)?;
+        let rules = super::rules::rules(config)?;
         let scanner = Scanner::new(scan_config(config), rules, stores.learned.clone());
         if !config.scan_exempt_networks.is_empty() {
             let networks: Vec<String> = config.scan_exempt_networks.iter().map(ToString::to_string).collect();
@@ -312,34 +311,4 @@ pub(super) async fn open_quarantine(config: &Config, folder: &Folder) -> anyhow:
     let settings =
         quarantine::Config { retention: config.retention.try_into().context("quarantine.retention")? };
     Ok(Quarantine::open(folder.records.clone(), folder.bodies.clone(), &folder.key, settings).await?)
-}
-
-/// Compiles the built-in rules and those of a folder. A line that is not understood is reported, and the
-/// others stand.
-pub(super) fn rules(config: &Config) -> anyhow::Result<Rules> {
-    let mut own = Vec::new();
-    if let Some(folder) = config.rules_dir.as_deref() {
-        let listing = || format!("reading the rules in {}", folder.display());
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(folder).with_context(listing)? {
-            paths.push(entry.with_context(listing)?.path());
-        }
-        paths.sort();
-        for path in paths.iter().filter(|path| path.extension().is_some_and(|e| e == "cf")) {
-            let text = std::fs::read_to_string(path).with_context(listing)?;
-            own.push(Source { name: path.display().to_string(), text });
-        }
-    }
-    let compile = |direction: Direction| {
-        let mut sources = RuleSet::built_in_sources(direction);
-        sources.extend(own.iter().cloned());
-        let (rules, problems) = RuleSet::compile(&sources);
-        for problem in problems {
-            tracing::warn!(%problem, "a rule was left out");
-        }
-        rules
-    };
-    let domains = config.inbound.domains.iter().map(|domain| domain.as_str().to_ascii_lowercase());
-    let organisation = Organisation { domains: domains.collect(), people: Vec::new() };
-    Ok(Rules { inbound: compile(Direction::Inbound), outbound: compile(Direction::Outbound), organisation })
 }

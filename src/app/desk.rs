@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::build::{open_quarantine, rules, scan_config};
+use super::build::{open_quarantine, scan_config};
+use super::rules::rules;
 use super::{Folder, now};
 use crate::config::Config;
 use crate::gateway::Review;

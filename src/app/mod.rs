@@ -9,6 +9,7 @@ mod desk;
 mod folder;
 mod journal;
 mod listeners;
+mod rules;
 mod task;
 
 use std::net::SocketAddr;
@@ -27,6 +28,8 @@ use url::Url;
 
 pub use desk::{Desk, desk, scanner};
 pub use folder::{Folder, FolderError, Lock, maildir};
+pub use rules::rule_sources;
+pub(crate) use rules::{configured_sources, rule_files};
 
 use crate::accounts::{self, Accounts};
 use crate::config::Config;

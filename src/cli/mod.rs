@@ -10,6 +10,7 @@ mod learn;
 mod ledger;
 mod messages;
 mod quarantine;
+mod rules;
 mod scan;
 mod serve;
 
@@ -44,6 +45,9 @@ enum Command {
     Scan(scan::Arguments),
     /// Teach the filter from files, folders, Maildirs or mbox files.
     Learn(learn::Arguments),
+    /// Look at rules, check them, try them, take over those of SpamAssassin.
+    #[command(subcommand)]
+    Rules(rules::Command),
     /// Review kept mail.
     #[command(subcommand)]
     Quarantine(quarantine::Command),
@@ -67,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Scan(arguments) => load(path).and_then(|config| scan::run(&arguments, &config)),
         Command::Learn(arguments) => load(path).and_then(|config| learn::run(&arguments, &config)),
+        Command::Rules(command) => load(path).and_then(|config| rules::run(&command, &config)),
         Command::Ledger(arguments) => load(path).and_then(|config| ledger::run(&arguments, &config)),
         Command::Quarantine(command) => load(path).and_then(|config| quarantine::run(&command, &config)),
         Command::Accounts(command) => load(path).and_then(|config| accounts::run(&command, &config)),

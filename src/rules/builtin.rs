@@ -19,7 +19,7 @@ pub(super) fn sources(direction: Direction) -> Vec<Source> {
         Direction::Inbound => &INBOUND,
         Direction::Outbound => &OUTBOUND,
     };
-    let source = |(name, text): &(&str, &str)| Source { name: (*name).to_owned(), text: (*text).to_owned() };
+    let source = |(name, text): &(&str, &str)| Source::new(*name, text.as_bytes());
     COMMON.iter().chain(own).map(source).collect()
 }
 

@@ -109,6 +109,27 @@ pub(super) struct Flags {
     pub(super) no_auto_learn: bool,
     pub(super) auto_learn_force: bool,
     pub(super) publish: bool,
+    /// Its points are not fitted.
+    pub(super) fixed: bool,
+}
+
+impl Flags {
+    /// Returns the names of the flags that are set.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        let all = [
+            (self.multiple, "multiple"),
+            (self.no_subject, "nosubject"),
+            (self.net, "net"),
+            (self.nice, "nice"),
+            (self.learn, "learn"),
+            (self.user_conf, "userconf"),
+            (self.no_auto_learn, "noautolearn"),
+            (self.auto_learn_force, "autolearn_force"),
+            (self.publish, "publish"),
+            (self.fixed, "fixed"),
+        ];
+        all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect()
+    }
 }
 
 /// A rule with all that was said of it.
@@ -142,6 +163,8 @@ pub(super) struct Definitions {
     pub(super) examples: Vec<Example>,
     /// The other statements.
     pub(super) settings: Settings,
+    /// How many statements of each keyword mean nothing here.
+    pub(super) ignored: std::collections::BTreeMap<String, usize>,
 }
 
 /// Statements that define no rule, such as `freemail_domains`: the values of each keyword in order, aliases

@@ -7,7 +7,7 @@ use super::eval::{self, Families};
 use super::meta::Expr;
 use super::pattern::Pattern;
 use super::prefilter::Prefilter;
-use super::{Compiled, Entry, Group, Problem, RuleSet, Unsupported};
+use super::{Compiled, Entry, Group, Problem, RuleSet, Severity, Unsupported};
 
 /// Deepest chain of rules that name rules.
 const DEPTH: usize = 50;
@@ -16,7 +16,8 @@ const THREADS: usize = 8;
 
 impl Definition {
     fn problem(&self, reason: impl Into<String>) -> Problem {
-        Problem { source: self.place.0.clone(), line: self.place.1, reason: reason.into() }
+        let (source, line) = self.place.clone();
+        Problem { severity: Severity::Error, source, line, reason: reason.into() }
     }
 }
 
@@ -64,7 +65,8 @@ pub(super) fn link(definitions: Definitions) -> (RuleSet, Vec<Problem>) {
             (None, Test::Meta(expr)) => Compiled::Meta(expr.resolve(&mut |name| {
                 // What stands behind is part of a cycle or too deep, and was reported.
                 if !index.contains_key(name) {
-                    problems.push(definition.problem(format!("there is no rule `{name}`")));
+                    let problem = definition.problem(format!("there is no rule `{name}`"));
+                    problems.push(Problem { severity: Severity::Warning, ..problem });
                 }
                 place_of(name).filter(|found| *found < rules.len())
             })),
@@ -81,7 +83,8 @@ pub(super) fn link(definitions: Definitions) -> (RuleSet, Vec<Problem>) {
     }
     let groups = group(&rules);
     let active = std::array::from_fn(|set| active(&rules, set));
-    (RuleSet { rules, groups, active, examples, unsupported, families }, problems)
+    let ignored = definitions.ignored;
+    (RuleSet { rules, groups, active, examples, unsupported, ignored, families }, problems)
 }
 
 type Compilation = (Definition, Result<Option<Compiled>, String>);

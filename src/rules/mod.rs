@@ -5,18 +5,21 @@
 
 mod budget;
 mod builtin;
+mod condition;
 mod definition;
 mod eval;
+mod keyword;
 mod link;
 mod meta;
 mod pattern;
 mod prefilter;
 mod read;
+mod replace;
 mod run;
 mod syntax;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use crate::mail::Envelope;
@@ -36,11 +39,47 @@ pub struct Source {
     pub name: String,
     /// Its text.
     pub text: String,
+    /// Whether it is read only where another one includes it.
+    pub is_included: bool,
+}
+
+impl Source {
+    /// Makes a source. Bytes that are not UTF-8 are taken for themselves, written as escapes.
+    pub fn new(name: impl Into<String>, bytes: &[u8]) -> Self {
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => bytes.iter().fold(String::with_capacity(bytes.len()), |mut text, byte| {
+                if byte.is_ascii() {
+                    text.push(char::from(*byte));
+                } else {
+                    text.push_str(&format!("\\x{byte:02X}"));
+                }
+                text
+            }),
+        };
+        Source { name: name.into(), text, is_included: false }
+    }
+
+    /// Returns the names of the sources that this one may include.
+    pub fn includes(&self) -> Vec<String> {
+        read::includes(&self.text).map(|name| read::resolve(&self.name, name)).collect()
+    }
+}
+
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Something is named that does not exist. Files that are shared are full of it, and nothing is lost.
+    Warning,
+    /// The line is malformed, or over a limit.
+    Error,
 }
 
 /// A line that is not used, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
     /// The name of the source.
     pub source: String,
     /// The line, from 1.
@@ -78,8 +117,30 @@ pub enum Kind {
     Nothing,
 }
 
+impl Kind {
+    /// Returns the keyword of the kind.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Header => "header",
+            Kind::Body => "body",
+            Kind::RawBody => "rawbody",
+            Kind::Full => "full",
+            Kind::Uri => "uri",
+            Kind::MimeHeader => "mimeheader",
+            Kind::Eval => "eval",
+            Kind::Meta => "meta",
+            Kind::Nothing => "unanswered",
+        }
+    }
+
+    /// Whether it is a pattern over a text.
+    pub fn is_pattern(self) -> bool {
+        !matches!(self, Kind::Eval | Kind::Meta | Kind::Nothing)
+    }
+}
+
 /// A rule as it is shown to an administrator.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rule<'a> {
     /// Its name: the symbol of its finding.
     pub name: &'a str,
@@ -87,8 +148,14 @@ pub struct Rule<'a> {
     pub kind: Kind,
     /// Its points without Bayes and network, with network, with Bayes, with both.
     pub scores: [f64; 4],
+    /// Its flags, by name.
+    pub flags: Vec<&'static str>,
     /// What it means; empty where nobody said.
     pub description: &'a str,
+    /// The name of the source that defines it.
+    pub source: &'a str,
+    /// The line there.
+    pub line: usize,
 }
 
 /// What rules look at.
@@ -193,6 +260,8 @@ pub struct RuleSet {
     /// Which rules run, for each set of scores.
     active: [Vec<bool>; 4],
     unsupported: Vec<Unsupported>,
+    /// How many statements of each keyword mean nothing here.
+    ignored: BTreeMap<String, usize>,
     examples: Vec<Example>,
     families: Families,
 }
@@ -273,13 +342,21 @@ impl RuleSet {
             name: &entry.name,
             kind: entry.kind(),
             scores: entry.scores,
+            flags: entry.flags.names(),
             description: &entry.description,
+            source: &entry.place.0,
+            line: entry.place.1,
         })
     }
 
     /// Returns the rules that can never hit, since their functions do not exist here.
     pub fn unsupported(&self) -> &[Unsupported] {
         &self.unsupported
+    }
+
+    /// Returns how many statements of each keyword were passed over, since they mean nothing here.
+    pub fn ignored(&self) -> &BTreeMap<String, usize> {
+        &self.ignored
     }
 
     /// Runs the rules and returns what hit and has points, in the order of definition. Names that begin
@@ -306,6 +383,24 @@ impl RuleSet {
 
     fn names(&self, places: &[usize]) -> Vec<&str> {
         places.iter().filter_map(|place| self.rules.get(*place)).map(|entry| entry.name.as_str()).collect()
+    }
+
+    /// Returns the names of the rules that a rule names, and of those that name it.
+    pub fn relations(&self, name: &str) -> (Vec<&str>, Vec<&str>) {
+        let (mut needs, mut needed_by) = (Vec::new(), Vec::new());
+        for entry in &self.rules {
+            let Compiled::Meta(expr) = &entry.test else { continue };
+            expr.each_rule(&mut |rule: &Option<usize>| {
+                let Some(part) = rule.and_then(|rule| self.rules.get(rule)) else { return };
+                if entry.name == name && !needs.contains(&part.name.as_str()) {
+                    needs.push(part.name.as_str());
+                }
+                if part.name == name && !needed_by.contains(&entry.name.as_str()) {
+                    needed_by.push(entry.name.as_str());
+                }
+            });
+        }
+        (needs, needed_by)
     }
 
     /// Returns the words by which the rules of a name are chosen to run; `None` where it always runs.

@@ -1,16 +1,27 @@
-//! From rule files to definitions: what is defined again replaces what was before, and every line that
-//! cannot be used is a [`Problem`].
+//! From rule files to definitions: what is defined again replaces what was before, blocks that do not apply
+//! are passed over, and every line that cannot be used is a [`Problem`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use super::condition;
 use super::definition::{Definition, Definitions, Example, Flags, Test};
+use super::meta::Expr;
+use super::replace::Replacements;
 use super::syntax::{self, Statement};
-use super::{Problem, Source};
+use super::{Problem, Severity, Source};
 
 /// Most rules in a set.
 const RULES: usize = 20_000;
 /// Most lines in a file.
 const LINES: usize = 200_000;
+/// Longest line.
+const LINE_BYTES: usize = 64 << 10;
+/// Deepest nesting of blocks, and of files that include files.
+const DEPTH: usize = 20;
+/// Most settings.
+const SETTINGS: usize = 500_000;
+/// The language of the descriptions that are shown.
+const LANGUAGE: &str = "en";
 
 /// Where a statement stands.
 #[derive(Debug, Clone, Copy)]
@@ -21,118 +32,338 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn problem(self, reason: impl Into<String>) -> Problem {
-        Problem { source: self.source.to_owned(), line: self.line, reason: reason.into() }
+        let (source, reason) = (self.source.to_owned(), reason.into());
+        Problem { severity: Severity::Error, source, line: self.line, reason }
+    }
+
+    fn warning(self, reason: impl Into<String>) -> Problem {
+        Problem { severity: Severity::Warning, ..self.problem(reason) }
     }
 }
 
-/// Reads rule files.
+/// Reads rule files. Those that are marked as included are read where a line includes them.
 pub(super) fn read(sources: &[Source]) -> (Definitions, Vec<Problem>) {
-    let mut drafts = Drafts::default();
-    for source in sources {
-        drafts.read(source);
+    let mut drafts = Drafts { sources, ..Drafts::default() };
+    for source in sources.iter().filter(|source| !source.is_included) {
+        drafts.read(source, 0);
     }
     drafts.finish()
 }
 
+/// A test as it was read; a meta rule is text until the names of all rules are known.
+enum Draft {
+    Test(Test),
+    Meta(String),
+}
+
+/// What was said of one rule.
+#[derive(Default)]
+struct Notes {
+    scores: Option<[f64; 4]>,
+    description: Option<String>,
+    flags: Flags,
+    priority: i32,
+    /// Where it was spoken of first, for a rule that is never defined.
+    first: Option<(String, usize)>,
+}
+
 #[derive(Default)]
 struct Drafts<'a> {
-    rules: Vec<(String, Test, Place<'a>)>,
+    sources: &'a [Source],
+    rules: Vec<(String, Draft, Place<'a>)>,
     index: HashMap<String, usize>,
-    scores: HashMap<String, ([f64; 4], Place<'a>)>,
-    descriptions: HashMap<String, (String, Place<'a>)>,
+    notes: HashMap<String, Notes>,
     examples: Vec<(Example, Place<'a>)>,
+    replacements: Replacements,
+    replaced: Vec<String>,
+    definitions: Definitions,
+    settings: usize,
+    ignored: BTreeMap<String, usize>,
     problems: Vec<Problem>,
 }
 
+/// An open `if` block.
+struct Block<'a> {
+    place: Place<'a>,
+    /// Whether its lines are read now.
+    is_on: bool,
+    /// Whether the lines around it are.
+    outside: bool,
+}
+
 impl<'a> Drafts<'a> {
-    fn read(&mut self, source: &'a Source) {
-        // The line where an unsupported block begins, and how deep it is nested.
-        let mut skipping: Option<(usize, usize)> = None;
+    fn read(&mut self, source: &'a Source, depth: usize) {
+        let mut blocks: Vec<Block<'a>> = Vec::new();
         for (number, line) in source.text.lines().enumerate() {
             let place = Place { source: &source.name, line: number + 1 };
-            if number >= LINES {
-                self.problems.push(place.problem(format!("a file has at most {LINES} lines")));
+            if number >= LINES || line.len() > LINE_BYTES {
+                let reason = format!("a file has at most {LINES} lines, of at most {LINE_BYTES} bytes");
+                self.problems.push(place.problem(reason));
                 break;
             }
             let line = syntax::without_comment(line);
-            let keyword = line.split_whitespace().next().unwrap_or_default();
-            match (keyword, &mut skipping) {
-                ("if" | "ifplugin", Some((_, depth))) => *depth += 1,
-                ("if" | "ifplugin", None) => {
-                    skipping = Some((place.line, 1));
-                    let reason = format!("`{keyword}` is not supported: the block up to `endif` is left out");
-                    self.problems.push(place.problem(reason));
-                }
-                ("endif", Some((_, depth))) => {
-                    *depth -= 1;
-                    if *depth == 0 {
-                        skipping = None;
+            if line.is_empty() {
+                continue;
+            }
+            let is_on = blocks.last().is_none_or(|block| block.is_on);
+            let (keyword, rest) = syntax::word(&line);
+            match keyword {
+                "if" | "ifplugin" | "else" | "endif" => {
+                    if let Err(reason) = turn(&mut blocks, keyword, rest, is_on, place) {
+                        self.problems.push(place.problem(reason));
                     }
                 }
-                (_, Some(_)) => {}
-                (_, None) => match syntax::read(&line) {
-                    Ok(Some(statement)) => self.take(statement, place),
-                    Ok(None) => {}
-                    Err(reason) => self.problems.push(place.problem(reason)),
-                },
+                _ if !is_on => {}
+                "include" => self.include(rest, place, depth),
+                "lang" => {
+                    let (language, statement) = syntax::word(rest);
+                    if language.split(['_', '.']).next() == Some(LANGUAGE) {
+                        self.line(statement, place);
+                    }
+                }
+                _ => self.line(&line, place),
             }
         }
-        if let Some((line, _)) = skipping {
-            let place = Place { source: &source.name, line };
-            self.problems.push(place.problem("the block has no `endif`"));
+        for block in blocks {
+            self.problems.push(block.place.problem("the block has no `endif`"));
         }
+    }
+
+    fn include(&mut self, name: &str, place: Place<'a>, depth: usize) {
+        if depth >= DEPTH {
+            let reason = format!("files include files deeper than {DEPTH}, or themselves");
+            self.problems.push(place.problem(reason));
+            return;
+        }
+        let wanted = resolve(place.source, name);
+        match self.sources.iter().find(|source| source.name == wanted) {
+            Some(source) => self.read(source, depth + 1),
+            None => {
+                self.problems.push(place.problem(format!("`{name}` cannot be included: it was not found")))
+            }
+        }
+    }
+
+    fn line(&mut self, line: &str, place: Place<'a>) {
+        match syntax::read(line) {
+            Ok(statement) => self.take(statement, place),
+            Err(reason) => self.problems.push(place.problem(reason)),
+        }
+    }
+
+    fn note(&mut self, name: &str, place: Place<'_>) -> &mut Notes {
+        let notes = self.notes.entry(name.to_owned()).or_default();
+        notes.first.get_or_insert_with(|| (place.source.to_owned(), place.line));
+        notes
     }
 
     fn take(&mut self, statement: Statement<'_>, place: Place<'a>) {
         match statement {
-            Statement::Score { name, points } => {
-                self.scores.insert(name.to_owned(), (points, place));
+            Statement::Score { name, points, is_relative } => {
+                let scores = &mut self.note(name, place).scores;
+                let before = scores.unwrap_or([0.0; 4]);
+                *scores = Some(if is_relative {
+                    std::array::from_fn(|set| {
+                        before.get(set).zip(points.get(set)).map_or(0.0, |(a, b)| a + b)
+                    })
+                } else {
+                    points
+                });
             }
             Statement::Describe { name, text } => {
-                self.descriptions.insert(name.to_owned(), (text.to_owned(), place));
+                self.note(name, place).description = Some(text.to_owned());
+            }
+            Statement::Priority { name, priority } => self.note(name, place).priority = priority,
+            Statement::Flags { name, flags } => {
+                syntax::add_flags(flags, &mut self.note(name, place).flags);
             }
             Statement::Example { name, is_hit, text } => {
                 self.examples.push((Example { rule: name.to_owned(), is_hit, text: text.to_owned() }, place));
             }
-            Statement::Rule { name, test } => self.define(name, test, place),
+            Statement::Rule { name, test } => self.define(name, Draft::Test(test), place),
+            Statement::Meta { name, expression } => {
+                self.define(name, Draft::Meta(expression.to_owned()), place);
+            }
+            Statement::Replace { kind, name, text } => self.replacements.define(kind, name, text),
+            Statement::ReplaceIn(names) => {
+                self.replaced.extend(names.split_whitespace().map(str::to_owned));
+            }
+            Statement::Setting { keyword, value } => {
+                self.settings += 1;
+                if self.settings <= SETTINGS {
+                    self.definitions.settings.push(keyword, value);
+                } else if self.settings == SETTINGS + 1 {
+                    self.problems.push(place.problem(format!("there are more than {SETTINGS} settings")));
+                }
+            }
+            Statement::Clear(keyword) => self.definitions.settings.clear(keyword),
+            Statement::Ignored(keyword) => {
+                *self.ignored.entry(keyword.to_ascii_lowercase()).or_default() += 1;
+            }
         }
     }
 
-    fn define(&mut self, name: &str, test: Test, place: Place<'a>) {
+    fn define(&mut self, name: &str, draft: Draft, place: Place<'a>) {
         if let Some(old) = self.index.get(name).and_then(|index| self.rules.get_mut(*index)) {
-            (old.1, old.2) = (test, place);
+            (old.1, old.2) = (draft, place);
         } else if self.rules.len() >= RULES {
             self.problems.push(place.problem(format!("there are more than {RULES} rules")));
         } else {
             self.index.insert(name.to_owned(), self.rules.len());
-            self.rules.push((name.to_owned(), test, place));
+            self.rules.push((name.to_owned(), draft, place));
         }
     }
 
     fn finish(mut self) -> (Definitions, Vec<Problem>) {
         let mut problems = std::mem::take(&mut self.problems);
-        let scored = self.scores.iter().map(|(name, (_, place))| (name, *place));
-        let described = self.descriptions.iter().map(|(name, (_, place))| (name, *place));
-        let shown = self.examples.iter().map(|(example, place)| (&example.rule, *place));
-        for (name, place) in scored.chain(described).chain(shown) {
-            if !self.index.contains_key(name) {
-                problems.push(place.problem(format!("there is no rule `{name}`")));
+        let mut orphans: BTreeMap<&String, (&str, usize)> = BTreeMap::new();
+        for (name, notes) in &self.notes {
+            if let Some((source, line)) = notes.first.as_ref().filter(|_| !self.index.contains_key(name)) {
+                orphans.insert(name, (source, *line));
             }
         }
-        let rules = self.rules.into_iter().map(|(name, test, place)| {
+        for (example, place) in &self.examples {
+            if !self.index.contains_key(&example.rule) {
+                orphans.entry(&example.rule).or_insert((place.source, place.line));
+            }
+        }
+        for (name, (source, line)) in orphans {
+            problems.push(Place { source, line }.warning(format!("there is no rule `{name}`")));
+        }
+        let names: Vec<String> = self.rules.iter().map(|(name, ..)| name.clone()).collect();
+        for (name, draft, place) in std::mem::take(&mut self.rules) {
+            let test = match draft {
+                Draft::Meta(text) => Expr::read(&with_matching(&text, &names)).map(Test::Meta),
+                Draft::Test(test) if self.replaced.contains(&name) => self.replace(test),
+                Draft::Test(test) => Ok(test),
+            };
+            let test = match test {
+                Ok(test) => test,
+                Err(reason) => {
+                    problems.push(place.problem(reason));
+                    continue;
+                }
+            };
+            let notes = self.notes.remove(&name).unwrap_or_default();
             let default = if name.starts_with("T_") { 0.01 } else { 1.0 };
-            Definition {
-                scores: self.scores.get(&name).map_or([default; 4], |(points, _)| *points),
-                description: self.descriptions.remove(&name).map(|(text, _)| text).unwrap_or_default(),
-                flags: Flags::default(),
-                priority: 0,
+            let default = if notes.flags.nice { -default } else { default };
+            self.definitions.rules.push(Definition {
+                scores: notes.scores.unwrap_or([default; 4]),
+                description: notes.description.unwrap_or_default(),
+                flags: notes.flags,
+                priority: notes.priority,
                 place: (place.source.to_owned(), place.line),
                 name,
                 test,
-            }
-        });
-        let rules = rules.collect();
-        let examples = self.examples.into_iter().map(|(example, _)| example).collect();
-        (Definitions { rules, examples, ..Definitions::default() }, problems)
+            });
+        }
+        self.definitions.examples = self.examples.into_iter().map(|(example, _)| example).collect();
+        self.definitions.ignored = self.ignored;
+        (self.definitions, problems)
     }
+
+    fn replace(&self, test: Test) -> Result<Test, String> {
+        Ok(match test {
+            Test::Pattern { target, mut pattern } => {
+                pattern.source = self.replacements.apply(&pattern.source)?;
+                Test::Pattern { target, pattern }
+            }
+            other => other,
+        })
+    }
+}
+
+/// Opens, turns or closes a block.
+fn turn<'a>(
+    blocks: &mut Vec<Block<'a>>,
+    keyword: &str,
+    rest: &str,
+    is_on: bool,
+    place: Place<'a>,
+) -> Result<(), String> {
+    match keyword {
+        "else" | "endif" => {
+            let Some(block) = blocks.last_mut() else { return Err(format!("`{keyword}` without `if`")) };
+            if keyword == "else" {
+                block.is_on = !block.is_on && block.outside;
+            } else {
+                blocks.pop();
+            }
+            Ok(())
+        }
+        _ => {
+            if blocks.len() >= DEPTH {
+                return Err(format!("blocks are nested deeper than {DEPTH}"));
+            }
+            let holds = match keyword {
+                _ if !is_on => Ok(false),
+                "ifplugin" => Ok(condition::has_plugin(rest)),
+                _ => condition::holds(rest),
+            };
+            // A block with a condition that cannot be read is left out.
+            blocks.push(Block { place, is_on: holds == Ok(true), outside: is_on && holds.is_ok() });
+            holds.map(|_| ())
+        }
+    }
+}
+
+/// Returns the name of an included file, relative to the one that includes it.
+pub(super) fn resolve(from: &str, name: &str) -> String {
+    match from.rsplit_once('/') {
+        Some((folder, _)) if !name.starts_with('/') => format!("{folder}/{name}"),
+        _ => name.to_owned(),
+    }
+}
+
+/// Returns the names in the `include` lines of a text, whether or not they apply.
+pub(super) fn includes(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let (keyword, name) = syntax::word(line);
+        (keyword == "include" && !name.is_empty()).then_some(name)
+    })
+}
+
+/// Replaces `rules_matching(GLOBS)` by the sum of the rules whose names match.
+fn with_matching(text: &str, names: &[String]) -> String {
+    const CALL: &str = "rules_matching(";
+    let mut out = text.to_owned();
+    for _ in 0..20 {
+        let Some(at) = out.find(CALL) else { break };
+        let inner = out.get(at + CALL.len()..).and_then(|rest| rest.split_once(')')).map(|(inner, _)| inner);
+        let Some(inner) = inner.map(str::to_owned) else { break };
+        let globs: Vec<&str> = inner.split([',', ' ', '|']).filter(|glob| !glob.is_empty()).collect();
+        let matching = names.iter().filter(|name| globs.iter().any(|glob| matches(glob, name)));
+        let sum: Vec<&str> = matching.map(String::as_str).collect();
+        let sum = if sum.is_empty() { "0".to_owned() } else { format!("({})", sum.join(" + ")) };
+        out.replace_range(at..at + CALL.len() + inner.len() + 1, &sum);
+    }
+    out
+}
+
+/// Whether a glob with `*` and `?` matches all of a text, in time linear in the text for each `*`.
+pub(super) fn matches(glob: &str, text: &str) -> bool {
+    let (glob, text): (Vec<char>, Vec<char>) = (glob.chars().collect(), text.chars().collect());
+    let (mut at, mut to) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while to < text.len() {
+        match (glob.get(at), text.get(to)) {
+            (Some('*'), _) => {
+                star = Some((at, to));
+                at += 1;
+            }
+            (Some(sign), Some(c)) if *sign == '?' || sign == c => {
+                at += 1;
+                to += 1;
+            }
+            _ => match &mut star {
+                Some((star_at, star_to)) => {
+                    *star_to += 1;
+                    (at, to) = (*star_at + 1, *star_to);
+                }
+                None => return false,
+            },
+        }
+    }
+    glob.get(at..).is_none_or(|rest| rest.iter().all(|sign| *sign == '*'))
 }

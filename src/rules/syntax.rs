@@ -1,19 +1,38 @@
 //! Lines of a rule file: from text to statements.
 
-use super::definition::{Form, Pattern, Piece, Target, Test};
-use super::meta::Expr;
+use super::definition::{Choice, Flags, Form, LinkCondition, Pattern, Piece, Target, Test};
+use super::keyword::{self, Keyword};
+
+/// Most conditions of one `uri_detail` rule.
+const CONDITIONS: usize = 20;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Statement<'a> {
     /// A rule.
     Rule { name: &'a str, test: Test },
-    /// `score NAME numbers`.
-    Score { name: &'a str, points: [f64; 4] },
+    /// A meta rule, its expression still text.
+    Meta { name: &'a str, expression: &'a str },
+    /// `score NAME numbers`; in parentheses they are added to those before.
+    Score { name: &'a str, points: [f64; 4], is_relative: bool },
     /// `describe NAME text`.
     Describe { name: &'a str, text: &'a str },
+    /// `priority NAME number`.
+    Priority { name: &'a str, priority: i32 },
+    /// `tflags NAME flags`.
+    Flags { name: &'a str, flags: &'a str },
     /// `test NAME ok|fail text`.
     Example { name: &'a str, is_hit: bool, text: &'a str },
+    /// `replace_tag`, `replace_pre`, `replace_inter`, `replace_post`: what a tag stands for.
+    Replace { kind: &'a str, name: &'a str, text: &'a str },
+    /// `replace_rules NAMES`: the rules in whose patterns tags are replaced.
+    ReplaceIn(&'a str),
+    /// Anything else that is kept.
+    Setting { keyword: &'static str, value: &'a str },
+    /// `clear_...`.
+    Clear(&'static str),
+    /// What means nothing here.
+    Ignored(&'a str),
 }
 
 /// Cuts a comment off: from `#` on, unless a backslash is before it.
@@ -31,72 +50,145 @@ pub(super) fn without_comment(line: &str) -> String {
     out.trim().to_owned()
 }
 
-/// Reads a line without comment; `None` for an empty one.
+/// Reads a line without comment, which is not empty.
 ///
 /// # Errors
 /// The reason, in words, why it is not supported.
-pub(super) fn read(line: &str) -> Result<Option<Statement<'_>>, String> {
-    if line.is_empty() {
-        return Ok(None);
-    }
+pub(super) fn read(line: &str) -> Result<Statement<'_>, String> {
     let (keyword, rest) = word(line);
+    let keyword = keyword.to_ascii_lowercase();
+    match keyword.as_str() {
+        "replace_tag" | "replace_pre" | "replace_inter" | "replace_post" => {
+            let kind = keyword_of(line);
+            let (name, text) = word(rest);
+            return Ok(Statement::Replace { kind, name, text });
+        }
+        "replace_rules" => return Ok(Statement::ReplaceIn(rest)),
+        "replace_start" | "replace_end" => {
+            return match rest {
+                "<" | ">" => Ok(Statement::Ignored(keyword_of(line))),
+                _ => Err("tags other than `<...>` are not supported".to_owned()),
+            };
+        }
+        "header" | "body" | "rawbody" | "uri" | "full" | "mimeheader" | "uri_detail" | "meta" | "score"
+        | "describe" | "test" | "priority" | "tflags" => {}
+        _ => {
+            return match keyword::find(&keyword) {
+                Some(Keyword::Setting(keyword)) => Ok(Statement::Setting { keyword, value: rest }),
+                Some(Keyword::Clear(keyword)) => Ok(Statement::Clear(keyword)),
+                Some(Keyword::Network) => {
+                    let (name, _) = word(rest);
+                    check_name(name)?;
+                    Ok(Statement::Rule { name, test: Test::Network })
+                }
+                Some(Keyword::Ignored) => Ok(Statement::Ignored(keyword_of(line))),
+                None => Err(format!("`{keyword}` is not known")),
+            };
+        }
+    }
     let (name, rest) = word(rest);
-    let is_known = matches!(
-        keyword,
-        "header" | "body" | "rawbody" | "uri" | "full" | "meta" | "score" | "describe" | "test"
-    );
-    if !is_known {
-        return Err(format!("`{keyword}` is not supported"));
-    }
-    let well_named = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        && name.len() <= 100;
-    if !well_named {
-        return Err("a rule name has letters, digits and `_`, at most 100".to_owned());
-    }
-    let test = match keyword {
-        "score" => return Ok(Some(Statement::Score { name, points: score(rest)? })),
-        "describe" => return Ok(Some(Statement::Describe { name, text: rest })),
+    check_name(name)?;
+    let test = match keyword.as_str() {
+        "score" => {
+            let (points, is_relative) = score(rest)?;
+            return Ok(Statement::Score { name, points, is_relative });
+        }
+        "describe" => return Ok(Statement::Describe { name, text: rest }),
+        "priority" => {
+            let priority = rest.parse().map_err(|_| "a priority is a whole number")?;
+            return Ok(Statement::Priority { name, priority });
+        }
+        "tflags" => return Ok(Statement::Flags { name, flags: rest }),
         "test" => {
             let (outcome, text) = word(rest);
             return match outcome {
-                "ok" => Ok(Some(Statement::Example { name, is_hit: true, text })),
-                "fail" => Ok(Some(Statement::Example { name, is_hit: false, text })),
+                "ok" => Ok(Statement::Example { name, is_hit: true, text }),
+                "fail" => Ok(Statement::Example { name, is_hit: false, text }),
                 _ => Err("a test says `ok` or `fail`".to_owned()),
             };
         }
-        "meta" => Test::Meta(Expr::read(rest)?),
+        "meta" if rest.is_empty() => return Err("the expression is missing".to_owned()),
+        "meta" => return Ok(Statement::Meta { name, expression: rest }),
         _ if rest.starts_with("eval:") => eval(rest)?,
         "header" => header(rest)?,
+        "mimeheader" => mime_header(rest)?,
+        "uri_detail" => Test::Link(conditions(rest)?),
         "body" => pattern(Target::Body, rest),
         "rawbody" => pattern(Target::RawBody, rest),
-        "uri" => pattern(Target::Uri, rest),
-        _ => return Err("patterns over the full message are not supported".to_owned()),
+        "full" => pattern(Target::Full, rest),
+        _ => pattern(Target::Uri, rest),
     };
-    Ok(Some(Statement::Rule { name, test }))
+    Ok(Statement::Rule { name, test })
 }
 
-fn pattern(target: Target, source: &str) -> Test {
-    Test::Pattern {
-        target,
-        pattern: Pattern { source: source.to_owned(), is_negated: false, if_unset: None },
+fn keyword_of(line: &str) -> &str {
+    word(line).0
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let well_named = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && name.len() <= 100;
+    if well_named { Ok(()) } else { Err("a rule name has letters, digits and `_`, at most 100".to_owned()) }
+}
+
+/// Adds the flags in a text to others; what is not known means nothing, as in SpamAssassin.
+pub(super) fn add_flags(text: &str, flags: &mut Flags) {
+    for word in text.split_whitespace() {
+        match word {
+            "multiple" => flags.multiple = true,
+            "nosubject" => flags.no_subject = true,
+            "net" => flags.net = true,
+            "nice" => flags.nice = true,
+            "learn" => flags.learn = true,
+            "userconf" => flags.user_conf = true,
+            "noautolearn" => flags.no_auto_learn = true,
+            "autolearn_force" => flags.auto_learn_force = true,
+            "publish" => flags.publish = true,
+            "fixed" => flags.fixed = true,
+            _ => {
+                if let Some(most) = word.strip_prefix("maxhits=").and_then(|most| most.parse().ok()) {
+                    flags.max_hits = Some(most);
+                }
+            }
+        }
     }
 }
 
-fn word(text: &str) -> (&str, &str) {
+fn pattern(target: Target, source: &str) -> Test {
+    Test::Pattern { target, pattern: positive(source) }
+}
+
+fn positive(source: &str) -> Pattern {
+    Pattern { source: source.to_owned(), is_negated: false, if_unset: None }
+}
+
+/// Splits the first word off.
+pub(super) fn word(text: &str) -> (&str, &str) {
     let text = text.trim_start();
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     (word, rest.trim())
 }
 
 /// Reads one number or four: those are for runs without Bayes and network, with network, with Bayes, with
-/// both.
-fn score(text: &str) -> Result<[f64; 4], String> {
-    let numbers: Result<Vec<f64>, _> = text.split_whitespace().map(str::parse::<f64>).collect();
+/// both. All in parentheses or none.
+fn score(text: &str) -> Result<([f64; 4], bool), String> {
+    const MALFORMED: &str = "a score is one number or four, all in parentheses or none";
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let inner =
+        |word: &str| word.strip_prefix('(').and_then(|word| word.strip_suffix(')')).map(str::to_owned);
+    let relative: Vec<String> = words.iter().filter_map(|word| inner(word)).collect();
+    let is_relative = !relative.is_empty();
+    if is_relative && relative.len() != words.len() {
+        return Err(MALFORMED.to_owned());
+    }
+    let words = if is_relative { relative } else { words.iter().map(|word| (*word).to_owned()).collect() };
+    let numbers: Option<Vec<f64>> =
+        words.iter().map(|word| word.parse().ok().filter(|points: &f64| points.is_finite())).collect();
     match numbers.as_deref() {
-        Ok([points]) if points.is_finite() => Ok([*points; 4]),
-        Ok([a, b, c, d]) if numbers.iter().flatten().all(|points| points.is_finite()) => Ok([*a, *b, *c, *d]),
-        _ => Err("a score is one number or four".to_owned()),
+        Some([points]) => Ok(([*points; 4], is_relative)),
+        Some([a, b, c, d]) => Ok(([*a, *b, *c, *d], is_relative)),
+        _ => Err(MALFORMED.to_owned()),
     }
 }
 
@@ -104,12 +196,46 @@ fn eval(text: &str) -> Result<Test, String> {
     let call = text.strip_prefix("eval:").and_then(|call| call.trim_end().strip_suffix(')'));
     let (function, arguments) =
         call.and_then(|call| call.split_once('(')).ok_or("a call is written `eval:name(arguments)`")?;
-    let arguments = arguments
-        .split(',')
-        .map(|argument| argument.trim().trim_matches(['\'', '"']).to_owned())
-        .filter(|argument| !argument.is_empty())
-        .collect();
-    Ok(Test::Eval { function: function.trim().to_owned(), arguments })
+    Ok(Test::Eval { function: function.trim().to_owned(), arguments: self::arguments(arguments) })
+}
+
+/// Reads arguments: quoted ones up to the quote before a comma or the end, others up to a comma.
+fn arguments(text: &str) -> Vec<String> {
+    let mut arguments = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let quote = rest.chars().next().filter(|c| matches!(c, '\'' | '"'));
+        let (argument, behind) = match quote.and_then(|quote| quoted(rest, quote)) {
+            Some((argument, behind)) => (argument, behind),
+            None => {
+                let (argument, behind) = rest.split_once(',').unwrap_or((rest, ""));
+                (argument.trim(), behind)
+            }
+        };
+        if !argument.is_empty() || quote.is_some() {
+            arguments.push(argument.to_owned());
+        }
+        rest = behind.trim_start();
+    }
+    arguments
+}
+
+/// Splits a quoted argument from what follows its comma.
+fn quoted(text: &str, quote: char) -> Option<(&str, &str)> {
+    let inner = text.strip_prefix(quote)?;
+    inner.match_indices(quote).find_map(|(end, _)| {
+        let behind = inner.get(end + 1..)?.trim_start();
+        let after = if behind.is_empty() { Some("") } else { behind.strip_prefix(',') };
+        Some((inner.get(..end)?, after?))
+    })
+}
+
+/// Splits `Name =~ rest` and `Name !~ rest`.
+fn operation(text: &str) -> Option<(&str, bool, &str)> {
+    let positive = text.find("=~").map(|at| (at, false));
+    let negative = text.find("!~").map(|at| (at, true));
+    let (at, is_negated) = [positive, negative].into_iter().flatten().min()?;
+    Some((text.get(..at)?.trim(), is_negated, text.get(at + 2..)?.trim()))
 }
 
 fn header(text: &str) -> Result<Test, String> {
@@ -117,104 +243,220 @@ fn header(text: &str) -> Result<Test, String> {
     if let Some(name) = text.strip_prefix("exists:") {
         return Ok(Test::Exists(name.trim().to_ascii_lowercase()));
     }
-    let (field, rest) = word(text);
-    let (operator, rest) = word(rest);
-    let is_negated = match operator {
-        "=~" => false,
-        "!~" => true,
-        _ => return Err(MALFORMED.to_owned()),
-    };
+    let (field, is_negated, rest) = operation(text).ok_or(MALFORMED)?;
     let (pattern, if_unset) = match rest.rsplit_once("[if-unset:") {
         Some((pattern, unset)) => {
             (pattern.trim(), Some(unset.trim().strip_suffix(']').ok_or(MALFORMED)?.trim()))
         }
         None => (rest, None),
     };
-    let mut parts = field.split(':');
-    let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let form = match parts.next() {
-        None => Form::default(),
-        Some("raw") => Form { is_raw: true, ..Form::default() },
-        Some("addr") => Form { piece: Piece::Address, ..Form::default() },
-        Some("name") => Form { piece: Piece::Name, ..Form::default() },
-        Some(other) => return Err(format!("the modifier `:{other}` is not supported")),
-    };
-    if parts.next().is_some() {
-        return Err("only one modifier is supported".to_owned());
-    }
+    let (name, form) = field_of(field)?;
     let pattern = Pattern { source: pattern.to_owned(), is_negated, if_unset: if_unset.map(str::to_owned) };
     Ok(Test::Pattern { target: Target::Header { name, form }, pattern })
+}
+
+/// Reads the name of a field with its modifiers.
+fn field_of(text: &str) -> Result<(String, Form), String> {
+    let mut parts = text.split(':');
+    let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        return Err("the name of the field is missing".to_owned());
+    }
+    let mut form = Form::default();
+    for modifier in parts {
+        match modifier {
+            "raw" => form.is_raw = true,
+            "first" => form.choice = Choice::First,
+            "last" => form.choice = Choice::Last,
+            "addr" => form.piece = Piece::Address,
+            "name" => form.piece = Piece::Name,
+            "host" => form.piece = Piece::Host,
+            "domain" => form.piece = Piece::Domain,
+            "ip" => form.piece = Piece::Ip,
+            "revip" => form.piece = Piece::ReverseIp,
+            other => return Err(format!("the modifier `:{other}` is not known")),
+        }
+    }
+    Ok((name, form))
+}
+
+fn mime_header(text: &str) -> Result<Test, String> {
+    if let Some(name) = text.strip_prefix("exists:") {
+        let target = Target::MimeHeader { name: name.trim().to_ascii_lowercase(), is_raw: true };
+        return Ok(Test::Pattern { target, pattern: positive("/^/") });
+    }
+    let (field, is_negated, rest) =
+        operation(text).ok_or("a rule over parts is `Name =~ /re/`, `Name !~ /re/` or `exists:Name`")?;
+    let (name, form) = field_of(field)?;
+    let (source, if_unset) = match rest.rsplit_once("[if-unset:") {
+        Some((source, unset)) => (source.trim(), Some(unset.trim().trim_end_matches(']').trim().to_owned())),
+        None => (rest, None),
+    };
+    Ok(Test::Pattern {
+        target: Target::MimeHeader { name, is_raw: form.is_raw },
+        pattern: Pattern { source: source.to_owned(), is_negated, if_unset },
+    })
+}
+
+/// Reads `key =~ /re/ key !~ /re/ ...`.
+fn conditions(text: &str) -> Result<Vec<LinkCondition>, String> {
+    const KEYS: [&str; 6] = ["raw", "type", "cleaned", "text", "domain", "host"];
+    const MALFORMED: &str = "a link rule has conditions `key =~ /re/` or `key !~ /re/`";
+    let mut conditions = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (key, is_negated, behind) = operation(rest).ok_or(MALFORMED)?;
+        if !KEYS.contains(&key) {
+            return Err(format!("links have no `{key}`"));
+        }
+        let end = pattern_end(behind).ok_or(MALFORMED)?;
+        let (source, behind) = behind.split_at_checked(end).ok_or(MALFORMED)?;
+        conditions.push(LinkCondition {
+            key: key.to_owned(),
+            pattern: Pattern { source: source.to_owned(), is_negated, if_unset: None },
+        });
+        if conditions.len() > CONDITIONS {
+            return Err(format!("a link rule has at most {CONDITIONS} conditions"));
+        }
+        rest = behind.trim_start();
+    }
+    if conditions.is_empty() { Err(MALFORMED.to_owned()) } else { Ok(conditions) }
+}
+
+/// Returns where a pattern with its flags ends.
+fn pattern_end(text: &str) -> Option<usize> {
+    let mut chars = text.char_indices();
+    let (_, mut open) = chars.next()?;
+    if open == 'm' {
+        open = chars.next()?.1;
+    }
+    let close = match open {
+        '{' => '}',
+        '(' => ')',
+        '[' => ']',
+        '<' => '>',
+        other => other,
+    };
+    let mut depth = 1;
+    let mut is_escaped = false;
+    for (at, c) in chars.by_ref() {
+        if std::mem::take(&mut is_escaped) {
+            continue;
+        }
+        if c == '\\' {
+            is_escaped = true;
+        } else if c == close {
+            depth -= 1;
+            if depth == 0 {
+                let flags = text.get(at + c.len_utf8()..)?;
+                let flags = flags.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(flags.len());
+                return Some(at + c.len_utf8() + flags);
+            }
+        } else if c == open {
+            depth += 1;
+        }
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn header_rule(name: &str, form: Form, is_negated: bool) -> Test {
-        let target = Target::Header { name: name.to_owned(), form };
-        Test::Pattern { target, pattern: Pattern { source: "/x/".to_owned(), is_negated, if_unset: None } }
+    fn over(target: Target, source: &str, is_negated: bool) -> Test {
+        Test::Pattern { target, pattern: Pattern { source: source.to_owned(), is_negated, if_unset: None } }
+    }
+
+    fn field(name: &str, form: Form) -> Target {
+        Target::Header { name: name.to_owned(), form }
+    }
+
+    fn call(function: &str, arguments: &[&str]) -> Test {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Test::Eval { function: function.to_owned(), arguments }
     }
 
     #[test]
     fn rules_are_read() {
         let check = |line: &str, expected: Test| {
-            assert_eq!(read(line), Ok(Some(Statement::Rule { name: "A", test: expected })), "{line}");
+            assert_eq!(read(line), Ok(Statement::Rule { name: "A", test: expected }), "{line}");
         };
-        check("header A Subject =~ /x/", header_rule("subject", Form::default(), false));
-        check(
-            "header  A\tFrom:addr   !~ /x/",
-            header_rule("from", Form { piece: Piece::Address, ..Form::default() }, true),
-        );
-        check("header A ALL:raw =~ /x/", header_rule("all", Form { is_raw: true, ..Form::default() }, false));
+        let plain = Form::default();
+        let raw = Form { is_raw: true, ..plain };
+        let address = Form { piece: Piece::Address, ..plain };
+        check("header A Subject =~ /x/", over(field("subject", plain), "/x/", false));
+        check("header  A\tFrom:addr   !~ /x/", over(field("from", address), "/x/", true));
+        check("header A ALL:raw =~/x/", over(field("all", raw), "/x/", false));
+        let last = Form { choice: Choice::Last, piece: Piece::Domain, ..plain };
+        check("header A Received:last:domain =~ /x/", over(field("received", last), "/x/", false));
         check("header A exists:X-Foo", Test::Exists("x-foo".to_owned()));
-        check("body A /x/", pattern(Target::Body, "/x/"));
-        check("uri A m{x}i", pattern(Target::Uri, "m{x}i"));
-        check("body A eval:f()", Test::Eval { function: "f".to_owned(), arguments: vec![] });
-        let arguments = vec!["a".to_owned(), "2".to_owned()];
-        check("header A eval:f('a', 2)", Test::Eval { function: "f".to_owned(), arguments });
-        check("meta A B", Test::Meta(Expr::Rule("B".to_owned())));
-        let target = Target::Header { name: "to".to_owned(), form: Form::default() };
+        check("body A /x/", over(Target::Body, "/x/", false));
+        check("full A /x/", over(Target::Full, "/x/", false));
+        check("uri A m{x}i", over(Target::Uri, "m{x}i", false));
+        let part = Target::MimeHeader { name: "content-type".to_owned(), is_raw: true };
+        check("mimeheader A Content-Type:raw =~ /x/", over(part, "/x/", false));
+        check("body A eval:f()", call("f", &[]));
+        check("header A eval:f('a', 2)", call("f", &["a", "2"]));
+        check("header A eval:f('a,b', \"c'd\", '')", call("f", &["a,b", "c'd", ""]));
+        check("header A eval:f('(?i)it''s', x)", call("f", &["(?i)it''s", "x"]));
+        check("urirhssub A multi.example. A 2", Test::Network);
+        let condition = |key: &str, source: &str, is_negated| LinkCondition {
+            key: key.to_owned(),
+            pattern: Pattern { source: source.to_owned(), is_negated, if_unset: None },
+        };
         check(
-            "header A To =~ /x/ [if-unset: none]",
-            Test::Pattern {
-                target,
-                pattern: Pattern {
-                    source: "/x/".to_owned(),
-                    is_negated: false,
-                    if_unset: Some("none".to_owned()),
-                },
-            },
+            "uri_detail A text =~ /a b/i domain !~ m{c{2}}",
+            Test::Link(vec![condition("text", "/a b/i", false), condition("domain", "m{c{2}}", true)]),
         );
+        let pattern =
+            Pattern { source: "/x/".to_owned(), is_negated: false, if_unset: Some("none".to_owned()) };
+        check("header A To =~ /x/ [if-unset: none]", Test::Pattern { target: field("to", plain), pattern });
     }
 
     #[test]
     fn other_lines_are_read() {
-        let check =
-            |line: &str, expected: Statement<'_>| assert_eq!(read(line), Ok(Some(expected)), "{line}");
-        check("score A 1.5", Statement::Score { name: "A", points: [1.5; 4] });
-        check("score A 1 2 3 4", Statement::Score { name: "A", points: [1.0, 2.0, 3.0, 4.0] });
+        let check = |line: &str, expected: Statement<'_>| assert_eq!(read(line), Ok(expected), "{line}");
+        let score = |points, is_relative| Statement::Score { name: "A", points, is_relative };
+        check("score A 1.5", score([1.5; 4], false));
+        check("score A 1 2 3 4", score([1.0, 2.0, 3.0, 4.0], false));
+        check("score A (-1)", score([-1.0; 4], true));
+        check("meta A B && C", Statement::Meta { name: "A", expression: "B && C" });
         check("describe A Some words", Statement::Describe { name: "A", text: "Some words" });
         check("test A ok some text", Statement::Example { name: "A", is_hit: true, text: "some text" });
-        assert_eq!(read(""), Ok(None));
+        check("priority A -100", Statement::Priority { name: "A", priority: -100 });
+        check("tflags A net nice", Statement::Flags { name: "A", flags: "net nice" });
+        check("replace_tag A [a4]", Statement::Replace { kind: "replace_tag", name: "A", text: "[a4]" });
+        check(
+            "Whitelist_From *@a.example",
+            Statement::Setting { keyword: "welcomelist_from", value: "*@a.example" },
+        );
+        check("report_safe 1", Statement::Ignored("report_safe"));
         assert_eq!(without_comment(r"body A /a\#b/ # c"), "body A /a#b/");
+        let mut flags = Flags::default();
+        add_flags("multiple maxhits=3 nonsense nosubject", &mut flags);
+        let expected = Flags { multiple: true, max_hits: Some(3), no_subject: true, ..Flags::default() };
+        assert_eq!(flags, expected);
     }
 
     #[test]
-    fn what_is_not_supported_is_refused() {
+    fn what_is_malformed_is_refused() {
         for line in [
-            "mimeheader A Content-Type =~ /x/",
-            "full A /x/",
+            "frobnicate A",
             "score A",
             "score A 1 2",
             "score A nan",
+            "score A (1) 2 3 4",
+            "priority A high",
             "header A Subject /x/",
-            "header A From:domain =~ /x/",
-            "header A From:addr:raw =~ /x/",
+            "header A From:colour =~ /x/",
             "header A eval:f",
+            "uri_detail A colour =~ /x/",
+            "uri_detail A text =~ /x",
+            "uri_detail A",
             "body A-B /x/",
             "body",
             "test A maybe x",
-            "meta A (B",
+            "meta A",
         ] {
             assert!(read(line).is_err(), "{line}");
         }

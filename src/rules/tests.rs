@@ -17,7 +17,7 @@ fn envelope(direction: Direction, from: &str, recipients: &[String]) -> Envelope
 }
 
 fn compile_text(text: &str) -> (RuleSet, Vec<Problem>) {
-    RuleSet::compile(&[Source { name: "test.cf".into(), text: text.into() }])
+    RuleSet::compile(&[Source::new("test.cf", text.as_bytes())])
 }
 
 /// Runs rules over a message from `jane@example.org` and checks the symbols that hit.
@@ -92,14 +92,12 @@ fn every_line_that_is_not_used_is_reported() {
         lines,
         [
             "test.cf:1: the escape `\\K` is not supported",
-            "test.cf:2: `foo` is not supported",
+            "test.cf:2: `foo` is not known",
             "test.cf:3: there is no rule `B`",
             "test.cf:4: there is no rule `D`",
             "test.cf:5: `E` depends on itself, or on more than 50 levels of rules",
             "test.cf:6: `F` depends on itself, or on more than 50 levels of rules",
-            "test.cf:8: `ifplugin` is not supported: the block up to `endif` is left out",
             "test.cf:12: there is no rule `J`",
-            "test.cf:13: `if` is not supported: the block up to `endif` is left out",
             "test.cf:13: the block has no `endif`",
         ]
     );
@@ -107,6 +105,93 @@ fn every_line_that_is_not_used_is_reported() {
     let unsupported: Vec<_> =
         set.unsupported().iter().map(|rule| (rule.rule.as_str(), rule.function.as_str())).collect();
     assert_eq!(unsupported, [("G", "nothing")]);
+}
+
+#[test]
+fn blocks_includes_and_languages_choose_what_is_read() {
+    let main = "if (version >= 4.0) && !plugin(Mail::SpamAssassin::Plugin::Razor2)\nbody A /x/\nelse\nbody B /x/\n\
+        endif\nifplugin Mail::SpamAssassin::Plugin::Razor2\nif 1\nbody C /x/\nelse\nbody D /x/\nendif\nelse\n\
+        body E /x/\nendif\ninclude more.cf\nlang de describe A Deutsch\nlang en describe A English\n";
+    let more = "body F /x/\ninclude more.cf\n";
+    let sources = [
+        Source::new("rules/main.cf", main.as_bytes()),
+        Source { is_included: true, ..Source::new("rules/more.cf", more.as_bytes()) },
+        Source { is_included: true, ..Source::new("rules/other.cf", b"body G /x/") },
+    ];
+    let (set, problems) = RuleSet::compile(&sources);
+    let rules: Vec<_> = set.rules().map(|rule| (rule.name, rule.description)).collect();
+    assert_eq!(rules, [("A", "English"), ("E", ""), ("F", "")]);
+    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems, ["rules/more.cf:2: files include files deeper than 20, or themselves"]);
+}
+
+#[test]
+fn rules_are_adjusted_after_they_are_defined() {
+    let (set, problems) = compile_text(
+        "body A /<inter W><V><I>agra/\nreplace_tag V [v\\/]\nreplace_tag I [i1]\nreplace_inter W \\s?\n\
+         replace_rules A\nscore A 1\nscore A (0.5)\nbody N /qqq/\ntflags N nice\nmeta M rules_matching(__X*) > 1\n\
+         body __X1 /One/\nbody __X2 /two/\nwhitelist_from a@example.org\nreport_safe 1",
+    );
+    assert_eq!(problems, []);
+    let scores: Vec<_> = set.rules().map(|rule| (rule.name, rule.scores[0])).collect();
+    assert_eq!(scores, [("A", 1.5), ("N", -1.0), ("__X1", 1.0), ("__X2", 1.0), ("M", 1.0)]);
+    assert_eq!(set.ignored().get("report_safe"), Some(&1));
+    let mail = MAIL.replace("four", "v 1agra");
+    let message = parse(mail.as_bytes());
+    let envelope = envelope(Direction::Inbound, "a@example.org", &[]);
+    let hits: Vec<_> = set
+        .hits(&Subject::new(&message, mail.as_bytes(), &envelope))
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(hits, ["A", "__X1", "__X2", "M"]);
+}
+
+#[test]
+fn the_rest_of_the_language_runs() {
+    let part = "Content-Type: image/gif; name=a.gif\n\nGIF89a";
+    let mail = format!(
+        "From: a@example.org\nTo: \"B, C\" <b@example.net>, c@example.com\nReceived: from x.example.org ([192.0.2.1])\n\
+         Subject: Hello Anna\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/html\n\n\
+         Dear <b>Anna</b> <a href=http://www.evil.example/p>pay here</a>\n\n--b\n{part}\n--b--\n"
+    );
+    check("mimeheader A Content-Type =~ /name=a\\.gif$/\nmimeheader B Content-Type =~ /pdf/", &mail, &["A"]);
+    check("full A /^From: a.*boundary=b/s\nrawbody B /<b>Anna<\\/b>/\nbody C /<b>/", &mail, &["A", "B"]);
+    check(
+        "uri_detail A text =~ /pay/ host =~ /^www\\.evil/\nuri_detail B text =~ /pay/ domain !~ /evil/",
+        &mail,
+        &["A"],
+    );
+    check(
+        "body __A /Dear (?<WHO>\\w+)/\nheader A Subject =~ /\\b%{WHO}$/\nheader B Subject =~ /%{NOBODY}/",
+        &mail,
+        &["A"],
+    );
+    check(
+        "header A To:addr =~ /^b@example\\.net\\nc@example\\.com$/\nheader B To:addr:last =~ /^b/m",
+        &mail,
+        &["A", "B"],
+    );
+    check(
+        "header A From:addr:domain =~ /^example\\.org$/\nheader B Received:host =~ /^x\\.example\\.org$/",
+        &mail,
+        &["A", "B"],
+    );
+    check(
+        "header A Received:ip =~ /^192\\.0\\.2\\.1$/\nheader B Received:revip =~ /^1\\.2\\.0\\.192$/",
+        &mail,
+        &["A", "B"],
+    );
+    check(
+        "body __A /a/i\ntflags __A multiple maxhits=3\nmeta A __A == 3\nbody B /Hello/\ntflags B nosubject",
+        &mail,
+        &["A"],
+    );
+    check(
+        "body A /x/\nscore A 0 0 1 1\nbody B /pay/\nscore B 0 1 1 1\nbody C /pay/\ntflags C net",
+        &mail,
+        &[],
+    );
 }
 
 /// The examples of functions and metas: messages after lines `=== +HIT -MISS recipients=N`.

@@ -15,9 +15,9 @@ use regex_syntax::hir::Hir;
 use super::budget::Budget;
 
 /// Longest pattern that is compiled.
-const PATTERN_BYTES: usize = 32 << 10;
+const PATTERN_BYTES: usize = 256 << 10;
 /// Largest compiled pattern.
-const PROGRAM_BYTES: usize = 8 << 20;
+const PROGRAM_BYTES: usize = 32 << 20;
 /// Largest cache of a pattern that matches.
 const CACHE_BYTES: usize = 1 << 20;
 /// Most steps back in one text.
@@ -87,7 +87,7 @@ impl Pattern {
                 .dot_matches_new_line(dot_is_all)
                 .delegate_size_limit(PROGRAM_BYTES)
                 .delegate_dfa_size_limit(CACHE_BYTES)
-                .max_prog_size(PATTERN_BYTES * 4)
+                .max_prog_size(PATTERN_BYTES)
                 .backtrack_limit(STEPS)
                 .build()
                 .map(Box::new)

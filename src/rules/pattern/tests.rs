@@ -89,8 +89,8 @@ fn what_cannot_be_compiled_is_refused_with_a_reason() {
     }
     let deep = format!("/{}a{}/", "(".repeat(200), ")".repeat(200));
     assert!(Pattern::compile(&deep).is_err());
-    assert!(Pattern::compile("/(?:a{1000}){1000}/").is_err());
-    assert!(Pattern::compile(&format!("/{}/", "a".repeat(40_000))).is_err());
+    assert!(Pattern::compile("/(?:a{1000}){9000}/").is_err());
+    assert!(Pattern::compile(&format!("/{}/", "a".repeat(300_000))).is_err());
 }
 
 #[test]
