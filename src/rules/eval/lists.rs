@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use regex::RegexSet;
+use aho_corasick::AhoCorasick;
 
 /// A list of hosts; a host is on it when it, or a domain above it, is.
 pub(super) struct Hosts(HashSet<&'static str>);
@@ -59,6 +59,7 @@ pub(super) struct Lists {
     pub(super) function_hosts: Hosts,
     pub(super) site_hosts: Hosts,
     pub(super) image_hosts: Hosts,
+    pub(super) image_platforms: Hosts,
     pub(super) bulk_hosts: Hosts,
     pub(super) freemail: Hosts,
     pub(super) cheap_tlds: Hosts,
@@ -66,26 +67,29 @@ pub(super) struct Lists {
     pub(super) brands: Vec<Brand>,
     /// Brands in host names.
     pub(super) brand_hosts: Vec<Brand>,
-    brand_names: RegexSet,
+    /// Finds the names of brands; `None` only when they could not be prepared.
+    brand_names: Option<AhoCorasick>,
+    /// The brand of each name.
+    brand_of_name: Vec<usize>,
 }
 
 static LISTS: LazyLock<Lists> = LazyLock::new(|| {
     let brands = brands(include_str!("../../../rules/lists/brands.txt"));
-    let patterns = brands.iter().map(|brand| {
-        let names: Vec<String> = brand.names.iter().map(|name| regex::escape(name)).collect();
-        format!(r"(?:^|[^\p{{L}}\p{{N}}])(?:{})(?:$|[^\p{{L}}\p{{N}}])", names.join("|"))
-    });
+    let names = brands.iter().enumerate();
+    let names: Vec<(usize, &str)> =
+        names.flat_map(|(brand, names)| names.names.iter().map(move |name| (brand, *name))).collect();
     Lists {
         shorteners: Hosts::read(include_str!("../../../rules/lists/shorteners.txt")),
         storage_hosts: Hosts::read(include_str!("../../../rules/lists/storage_hosts.txt")),
         function_hosts: Hosts::read(include_str!("../../../rules/lists/function_hosts.txt")),
         site_hosts: Hosts::read(include_str!("../../../rules/lists/site_hosts.txt")),
         image_hosts: Hosts::read(include_str!("../../../rules/lists/image_hosts.txt")),
+        image_platforms: Hosts::read(include_str!("../../../rules/lists/image_platforms.txt")),
         bulk_hosts: Hosts::read(include_str!("../../../rules/lists/bulk_hosts.txt")),
         freemail: Hosts::read(include_str!("../../../rules/lists/freemail.txt")),
         cheap_tlds: Hosts::read(include_str!("../../../rules/lists/cheap_tlds.txt")),
-        // A test proves that the names compile.
-        brand_names: RegexSet::new(patterns).unwrap_or_default(),
+        brand_names: AhoCorasick::new(names.iter().map(|(_, name)| *name)).ok(),
+        brand_of_name: names.iter().map(|(brand, _)| *brand).collect(),
         brands,
         brand_hosts: self::brands(include_str!("../../../rules/lists/brand_hosts.txt")),
     }
@@ -105,6 +109,7 @@ impl Lists {
             "functions" => &self.function_hosts,
             "sites" => &self.site_hosts,
             "images" => &self.image_hosts,
+            "image_platforms" => &self.image_platforms,
             "bulk" => &self.bulk_hosts,
             "freemail" => &self.freemail,
             "cheap_tlds" => &self.cheap_tlds,
@@ -115,7 +120,20 @@ impl Lists {
     /// Returns the brands that a text names as whole words.
     pub(super) fn brands_in(&self, text: &str) -> Vec<&Brand> {
         let text = text.to_lowercase();
-        self.brand_names.matches(&text).into_iter().filter_map(|index| self.brands.get(index)).collect()
+        let is_free = |neighbour: Option<char>| neighbour.is_none_or(|c| !c.is_alphanumeric());
+        let mut found: Vec<usize> = Vec::new();
+        for name in self.brand_names.iter().flat_map(|names| names.find_overlapping_iter(&text)) {
+            let before = text.get(..name.start()).and_then(|before| before.chars().next_back());
+            let behind = text.get(name.end()..).and_then(|behind| behind.chars().next());
+            let brand = self.brand_of_name.get(name.pattern().as_usize()).copied();
+            if let Some(brand) =
+                brand.filter(|brand| is_free(before) && is_free(behind) && !found.contains(brand))
+            {
+                found.push(brand);
+            }
+        }
+        found.sort_unstable();
+        found.into_iter().filter_map(|brand| self.brands.get(brand)).collect()
     }
 }
 
@@ -140,7 +158,10 @@ mod tests {
     #[test]
     fn lists_are_complete() {
         let lists = Lists::get();
-        assert_eq!(lists.brand_names.len(), lists.brands.len());
+        assert_eq!(
+            lists.brand_names.as_ref().map(AhoCorasick::patterns_len),
+            Some(lists.brand_of_name.len())
+        );
         assert!(lists.brands.iter().chain(&lists.brand_hosts).all(|brand| !brand.domains.is_empty()));
         assert!(lists.freemail.has_host("gmail.com") && !lists.freemail.has_host("example.com"));
         assert!(lists.cheap_tlds.has_host("a.b.xyz") && !lists.cheap_tlds.has_host("xyz.com"));
