@@ -74,6 +74,7 @@ pub mod gateway;
 
 // surfaces
 pub mod digest;
+pub mod door;
 pub mod web;
 
 // assembly

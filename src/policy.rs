@@ -37,6 +37,21 @@ impl Thresholds {
             Err(Unordered)
         }
     }
+
+    /// Returns the score from which on a message is marked.
+    pub fn tag(&self) -> Score {
+        self.tag
+    }
+
+    /// Returns the score from which on it is kept.
+    pub fn quarantine(&self) -> Score {
+        self.quarantine
+    }
+
+    /// Returns the score from which on it is refused.
+    pub fn reject(&self) -> Score {
+        self.reject
+    }
 }
 
 /// What happens to a message that would pass although an analyser did not do its work.
@@ -84,6 +99,15 @@ pub struct Policy {
 
 /// Decides what happens to a message for one recipient.
 pub fn decide(scan: &Scan, policy: &Policy, recipient: &Address) -> Disposition {
+    decide_for(scan, policy, policy.exemptions.iter().any(|exemption| exemption.covers(recipient)))
+}
+
+/// Decides what would happen to a message of which no recipient is known.
+pub fn decide_for_nobody(scan: &Scan, policy: &Policy) -> Disposition {
+    decide_for(scan, policy, false)
+}
+
+fn decide_for(scan: &Scan, policy: &Policy, is_exempt: bool) -> Disposition {
     let score = scan.score();
     let by_score = if score >= policy.thresholds.reject {
         Disposition::Reject
@@ -94,7 +118,7 @@ pub fn decide(scan: &Scan, policy: &Policy, recipient: &Address) -> Disposition 
     } else {
         Disposition::Deliver
     };
-    if policy.exemptions.iter().any(|exemption| exemption.covers(recipient)) {
+    if is_exempt {
         return if by_score == Disposition::Deliver { by_score } else { Disposition::Tag };
     }
     match policy.on_degraded {

@@ -40,6 +40,7 @@ pub(super) struct Built {
     pub(super) gateways: Gateways,
     pub(super) listeners: Vec<Wanted>,
     pub(super) quarantine: Quarantine,
+    pub(super) scanner: Scanner,
 }
 
 impl Built {
@@ -78,7 +79,7 @@ impl Built {
                 listeners.push(Wanted { listen: listener.listen, config: ingress });
             }
         }
-        Ok(Built { gateways, listeners, quarantine })
+        Ok(Built { gateways, listeners, quarantine, scanner })
     }
 
     /// Makes the worker that delivers releases.

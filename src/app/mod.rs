@@ -6,6 +6,7 @@
 
 mod build;
 mod desk;
+mod door;
 mod folder;
 mod journal;
 mod listeners;
@@ -44,6 +45,7 @@ use crate::store::{Sled, State};
 use crate::web;
 
 use build::{Built, Stores, open_quarantine};
+use door::Doors;
 use listeners::Listeners;
 use task::{Deliveries, report_panic};
 
@@ -60,6 +62,7 @@ pub struct App {
     stores: Stores,
     quarantine: Quarantine,
     listeners: Listeners,
+    doors: Doors,
     deliveries: Deliveries,
     /// Sends what we write ourselves.
     notices: Arc<ArcSwap<Sender>>,
@@ -96,6 +99,9 @@ impl App {
         let web = web_listener.local_addr()?;
         let memory = ingress::Memory::new(config.smtp.max_bytes_in_flight);
         let outbox = built.outbox(&stores);
+        let (stop, stopped) = watch::channel(false);
+        let mut inherited = inherited;
+        let doors = Doors::open(config, &built.scanner, &mut inherited, &stopped).await?;
         let mut listeners = Listeners::new(memory, inherited, built.gateways.clone());
         let change = listeners.prepare(built.listeners)?;
         for name in listeners.unused() {
@@ -131,7 +137,6 @@ impl App {
             },
         });
 
-        let (stop, stopped) = watch::channel(false);
         listeners.commit(change, built.gateways);
         listeners.log();
         build::log_next_hops(config);
@@ -146,6 +151,7 @@ impl App {
             stores,
             quarantine,
             listeners,
+            doors,
             notices,
             stop,
             _lock: lock,
@@ -163,6 +169,16 @@ impl App {
             ListenAddress::Tcp(address) => Some(*address),
             _ => None,
         })
+    }
+
+    /// Returns where spamd's protocol is spoken.
+    pub fn spamd_address(&self) -> Option<&ListenAddress> {
+        self.doors.spamd.as_ref()
+    }
+
+    /// Returns where Rspamd's HTTP is spoken.
+    pub fn rspamd_address(&self) -> Option<SocketAddr> {
+        self.doors.rspamd
     }
 
     /// Returns what has been learned.
@@ -192,6 +208,7 @@ impl App {
         let built = Built::new(&config, &self.stores).await?;
         let outbox = built.outbox(&self.stores);
         let change = self.listeners.prepare(built.listeners)?;
+        self.doors.change(&config, &built.scanner)?;
         self.listeners.commit(change, built.gateways);
         self.listeners.log();
         build::log_next_hops(&config);
@@ -208,6 +225,7 @@ impl App {
         let deadline = Instant::now() + self.config.smtp.shutdown_grace;
         self.stop.send_replace(true);
         self.listeners.drain().await;
+        self.doors.close().await;
         self.retention.abort();
         self.deliveries.drain(deadline).await;
         if let Err(error) = self.stores.journal.flush().await {
@@ -239,6 +257,8 @@ fn keep_what_cannot_change(old: &Config, new: &mut Config) -> Vec<&'static str> 
         ("mail_from", keep(&old.mail_from, &mut new.mail_from)),
         ("log", keep(&old.log, &mut new.log)),
         ("smtp.max_bytes_in_flight", keep(&old.smtp.max_bytes_in_flight, &mut new.smtp.max_bytes_in_flight)),
+        ("door.spamd", keep(&old.door.spamd, &mut new.door.spamd)),
+        ("door.rspamd", keep(&old.door.rspamd, &mut new.door.rspamd)),
         ("web.listen", keep(&old.web_listen, &mut new.web_listen)),
         ("web.public_url", keep(&old.web_public_url, &mut new.web_public_url)),
     ];

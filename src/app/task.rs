@@ -68,7 +68,7 @@ pub(super) async fn follow(learned: Learned, mut stopped: watch::Receiver<bool>)
 }
 
 /// Returns when the gateway is told to stop, or nobody is left who could tell.
-async fn wait_for_stop(stopped: &mut watch::Receiver<bool>) {
+pub(super) async fn wait_for_stop(stopped: &mut watch::Receiver<bool>) {
     while !*stopped.borrow_and_update() && stopped.changed().await.is_ok() {}
 }
 

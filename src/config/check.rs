@@ -36,6 +36,7 @@ pub(super) fn contradictions(config: &Config, places: &Places, problems: &mut Pr
     checks.addresses();
     checks.certificates();
     checks.inbound_relaying();
+    checks.doors();
     checks.outbound_relaying();
     checks.next_hops();
 }
@@ -190,6 +191,26 @@ impl Checks<'_> {
             let message =
                 format!("name your domains: without them, {table}.listen would relay for the world");
             self.add("inbound.domains", message);
+        }
+    }
+
+    /// A door at which nobody signs in is not open to others by mistake.
+    fn doors(&mut self) {
+        let door = &self.config.door;
+        if door.allow_remote {
+            return;
+        }
+        if door.spamd.as_ref().is_some_and(|address| !place::is_local(address)) {
+            self.add(
+                "door.spamd",
+                "others reach this address: say door.allow_remote = true if that is meant",
+            );
+        }
+        if door.rspamd.is_some_and(|address| !address.ip().is_loopback()) {
+            self.add(
+                "door.rspamd",
+                "others reach this address: say door.allow_remote = true if that is meant",
+            );
         }
     }
 

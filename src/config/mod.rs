@@ -23,6 +23,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+use crate::ingress::ListenAddress;
 use crate::ingress::tls::CertificateFiles;
 use crate::mail::Direction;
 
@@ -110,6 +111,21 @@ pub struct RelayLimits {
     pub back_off: Duration,
 }
 
+/// Doors for clients that know another filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doors {
+    /// Where `spamd` is spoken.
+    pub spamd: Option<ListenAddress>,
+    /// Where Rspamd's HTTP is spoken.
+    pub rspamd: Option<SocketAddr>,
+    /// Whether addresses that others reach may be listened on.
+    pub allow_remote: bool,
+    /// Whether clients may teach.
+    pub may_teach: bool,
+    /// Which way the mail travels that they ask about.
+    pub direction: Direction,
+}
+
 /// Everything that can be configured.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -137,6 +153,8 @@ pub struct Config {
     pub scan_timeout: Duration,
     /// A folder of further `.cf` rule files.
     pub rules_dir: Option<PathBuf>,
+    /// Doors for clients that know another filter.
+    pub door: Doors,
     /// Where the review pages are.
     pub web_listen: SocketAddr,
     /// How people reach them.

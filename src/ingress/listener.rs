@@ -110,7 +110,7 @@ impl Listener {
 
     /// Waits for a connection and says who its peer is; nobody, for a Unix socket. An IPv4 peer of an IPv6
     /// socket has its IPv4 address. Nothing is lost when the future is dropped.
-    pub(super) async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+    pub async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match &self.0 {
             Either::Left(listener) => {
                 let (stream, peer) = listener.accept().await?;

@@ -138,6 +138,11 @@ pub(super) fn prefix(text: &str, limit: usize) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
+/// Undoes zlib (RFC 1950); `None` for what is malformed or longer than the limit.
+pub(super) fn inflate_zlib(bytes: &[u8], limit: usize) -> Option<Vec<u8>> {
+    miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(bytes, limit).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -283,6 +283,11 @@ pub fn text_prefix(text: &str, limit: usize) -> &str {
     decode::prefix(text, limit)
 }
 
+/// Undoes zlib (RFC 1950), for clients that compress; `None` for what is malformed or longer than the limit.
+pub fn inflate_zlib(bytes: &[u8], limit: usize) -> Option<Vec<u8>> {
+    decode::inflate_zlib(bytes, limit)
+}
+
 /// Reads the mailboxes of an address field by its raw value, within the usual limits.
 pub fn mailboxes(raw_value: &str) -> Vec<Mailbox> {
     field::mailboxes(raw_value, Limits::DEFAULT.mailboxes)

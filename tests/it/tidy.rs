@@ -29,6 +29,7 @@ const ORDER: [&str; 28] = [
     "scan",
     "gateway",
     "digest",
+    "door",
     "web",
     "config",
     "app",

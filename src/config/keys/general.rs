@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{DAY, HOUR, Key};
 use crate::config::value;
-use crate::mail::{Address, Domain, InvalidAddress};
+use crate::ingress::ListenAddress;
+use crate::mail::{Address, Direction, Domain, InvalidAddress};
 
 pub(super) static FIRST: [Key; 4] = [
     Key {
@@ -58,7 +59,7 @@ pub(super) static FIRST: [Key; 4] = [
     },
 ];
 
-pub(super) static LAST: [Key; 7] = [
+pub(super) static LAST: [Key; 12] = [
     Key {
         name: "scan.concurrency",
         default: "0",
@@ -89,6 +90,66 @@ pub(super) static LAST: [Key; 7] = [
         default: "\"30d\"",
         meaning: "How long kept mail is kept; then body and record are removed.",
         set: |c, v| value::duration(v, HOUR, DAY * 3650).map(|x| c.retention = x),
+    },
+    Key {
+        name: "door.spamd",
+        default: "\"\"",
+        meaning: "Where SpamAssassin's spamd protocol is spoken, for spamc and its like: \"127.0.0.1:783\", or\n\
+                  \"unix:/run/lazaret/spamd.sock\". Empty for nowhere.",
+        set: |c, v| match value::text(v)?.as_str() {
+            "" => {
+                c.door.spamd = None;
+                Ok(())
+            }
+            text => match text.parse() {
+                Ok(address @ (ListenAddress::Tcp(_) | ListenAddress::Unix(_))) => {
+                    c.door.spamd = Some(address);
+                    Ok(())
+                }
+                _ => Err("expected an address such as \"127.0.0.1:783\" or \"unix:/path\"".into()),
+            },
+        },
+    },
+    Key {
+        name: "door.rspamd",
+        default: "\"\"",
+        meaning: "Where Rspamd's HTTP is spoken, for rspamc and its like: \"127.0.0.1:11333\". Empty for nowhere.",
+        set: |c, v| match value::text(v)?.as_str() {
+            "" => {
+                c.door.rspamd = None;
+                Ok(())
+            }
+            _ => value::socket(v).map(|x| c.door.rspamd = Some(x)),
+        },
+    },
+    Key {
+        name: "door.direction",
+        default: "\"inbound\"",
+        meaning: "Which way the mail travels that these clients ask about: \"inbound\" or \"outbound\".",
+        set: |c, v| match value::text(v)?.as_str() {
+            "inbound" => {
+                c.door.direction = Direction::Inbound;
+                Ok(())
+            }
+            "outbound" => {
+                c.door.direction = Direction::Outbound;
+                Ok(())
+            }
+            _ => Err("expected \"inbound\" or \"outbound\"".into()),
+        },
+    },
+    Key {
+        name: "door.learn",
+        default: "false",
+        meaning: "Whether these clients may teach the filter.",
+        set: |c, v| value::truth(v).map(|x| c.door.may_teach = x),
+    },
+    Key {
+        name: "door.allow_remote",
+        default: "false",
+        meaning: "Whether these doors may be at an address that others reach. Nobody signs in there: whoever\n\
+                  reaches them learns how mail is judged, and may teach where door.learn is true.",
+        set: |c, v| value::truth(v).map(|x| c.door.allow_remote = x),
     },
     Key {
         name: "web.listen",

@@ -15,9 +15,10 @@ use toml::de::DeTable;
 
 use super::problem::Faults;
 use super::record::{self, Field};
-use super::{Auth, Config, NameLookup, RelayLimits, SmtpLimits, TlsFiles, Way};
+use super::{Auth, Config, Doors, NameLookup, RelayLimits, SmtpLimits, TlsFiles, Way};
 use crate::gateway::Marking;
 use crate::ingress::TlsMode;
+use crate::mail::Direction;
 use crate::policy::OnDegraded;
 use crate::relay::tls::TlsPolicy;
 
@@ -137,6 +138,13 @@ pub(super) fn blank() -> Config {
         scan_exempt_networks: Vec::new(),
         scan_timeout: Duration::ZERO,
         rules_dir: None,
+        door: Doors {
+            spamd: None,
+            rspamd: None,
+            allow_remote: false,
+            may_teach: false,
+            direction: Direction::Inbound,
+        },
         web_listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         web_public_url: None,
         mail_from: String::new(),

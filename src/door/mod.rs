@@ -1,0 +1,121 @@
+//! Doors for clients that know another filter: SpamAssassin's `spamd` protocol and Rspamd's HTTP.
+//!
+//! They scan and answer; the mail stays with who asks, so no promise of custody is made here. Each is shut
+//! unless the configuration opens it. Every request is bounded in bytes and time, the connections in number.
+
+mod rspamd;
+mod spamd;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use time::OffsetDateTime;
+
+use crate::learn::Label;
+use crate::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
+use crate::policy::{self, Policy, Thresholds};
+use crate::scan::{Busy, LearnedError, Scanned, Scanner};
+use crate::store::Teacher;
+use crate::verdict::{Disposition, Finding};
+
+pub use rspamd::router;
+pub use spamd::serve;
+
+/// How long a client may be silent.
+const IDLE: Duration = Duration::from_secs(60);
+/// Connections of a door at once; further ones wait.
+pub const CONNECTIONS: usize = 256;
+/// Bytes of the head of a request.
+const HEAD_BYTES: usize = 16 << 10;
+/// Recipients that a request may name.
+const RECIPIENTS: usize = 1_000;
+
+/// What the doors need, as it is now.
+pub type Current = Arc<ArcSwap<Service>>;
+
+/// What stands behind the doors.
+pub struct Service {
+    /// Scans.
+    pub scanner: Scanner,
+    /// The policy whose thresholds are shown.
+    pub policy: Policy,
+    /// Which way the mail travels.
+    pub direction: Direction,
+    /// Whether clients may teach.
+    pub may_teach: bool,
+    /// Bytes of a message.
+    pub message_bytes: usize,
+    /// Tells the time.
+    pub now: fn() -> OffsetDateTime,
+}
+
+/// Who asks about a message, and what is known of it.
+#[derive(Debug, Clone, Default)]
+struct Question {
+    client: Option<SocketAddr>,
+    helo: String,
+    from: Option<Address>,
+    recipients: Vec<Address>,
+}
+
+/// The answer to a question.
+struct Answer {
+    scanned: Scanned,
+    disposition: Disposition,
+    thresholds: Thresholds,
+}
+
+impl Answer {
+    fn score(&self) -> f64 {
+        self.scanned.scan.score().points()
+    }
+
+    /// The score from which on mail is kept: what other filters call spam.
+    fn required(&self) -> f64 {
+        self.thresholds.quarantine().points()
+    }
+
+    fn is_spam(&self) -> bool {
+        self.score() >= self.required()
+    }
+
+    fn findings(&self) -> &[Finding] {
+        &self.scanned.scan.findings
+    }
+}
+
+impl Service {
+    async fn ask(&self, raw: Bytes, question: Question) -> Result<Answer, Busy> {
+        let client = question.client.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let envelope = Envelope {
+            id: TransactionId::from_random([0; TransactionId::LEN]),
+            direction: self.direction,
+            client: Client { helo: question.helo, ..Client::new(client) },
+            mail: Mail { reverse_path: question.from, ..Mail::default() },
+            recipients: question.recipients.into_iter().take(RECIPIENTS).map(Into::into).collect(),
+        };
+        let scanned = self.scanner.scan(raw, &envelope).await?;
+        let disposition = match envelope.recipients.first() {
+            Some(recipient) => policy::decide(&scanned.scan, &self.policy, &recipient.address),
+            None => policy::decide_for_nobody(&scanned.scan, &self.policy),
+        };
+        Ok(Answer { scanned, disposition, thresholds: self.policy.thresholds })
+    }
+
+    /// Learns a message; it is in the log of lessons when this returns. Says whether that was new.
+    async fn teach(&self, raw: Bytes, label: Label) -> Result<bool, LearnedError> {
+        let appended = self.scanner.learned().learn(label, vec![raw], Teacher::Cli, (self.now)()).await?;
+        Ok(appended.already_known == 0)
+    }
+}
+
+/// Writes points the way other filters do.
+fn points(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests;
