@@ -9,14 +9,18 @@ mod edits;
 mod field;
 mod html;
 mod link;
+mod markup;
 mod mime;
 mod problem;
+mod received;
 
 use std::ops::Range;
 
 pub use edits::{HeaderEdits, InvalidField};
 pub use link::host;
+pub use markup::{Markup, markup};
 pub use problem::Problem;
+pub use received::{Relay, relay};
 
 /// How much of a message is looked at. What is beyond is noted as a [`Problem`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -281,6 +285,11 @@ const SINGLE_FIELDS: [&str; 13] = [
 /// Returns the longest beginning of a text that has at most `limit` bytes.
 pub fn text_prefix(text: &str, limit: usize) -> &str {
     decode::prefix(text, limit)
+}
+
+/// Returns the text that a page of HTML shows.
+pub fn html_text(source: &str) -> String {
+    html::read(source, &Limits::DEFAULT).text
 }
 
 /// Undoes zlib (RFC 1950), for clients that compress; `None` for what is malformed or longer than the limit.

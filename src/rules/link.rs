@@ -24,7 +24,7 @@ impl Definition {
 /// Links definitions.
 pub(super) fn link(definitions: Definitions) -> (RuleSet, Vec<Problem>) {
     let mut problems = Vec::new();
-    let families = Families::read(&definitions.settings, &mut problems);
+    let families = Families::read(&definitions.settings);
     let mut unsupported = Vec::new();
     let mut compiled = Vec::new();
     for (definition, test) in compile_all(definitions.rules) {

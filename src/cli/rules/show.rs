@@ -1,7 +1,7 @@
 //! `lazaret rules list|explain|test`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -105,15 +105,15 @@ pub(super) fn explain(arguments: &Explain, config: &Config) -> anyhow::Result<Ex
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Test {
-    /// The message, or - for standard input.
-    message: Option<PathBuf>,
+    /// The message, or - for standard input; of several, each gets a line with what has points.
+    messages: Vec<PathBuf>,
     #[command(flatten)]
     selection: Selection,
 }
 
 pub(super) fn test(arguments: &Test, config: &Config) -> anyhow::Result<ExitCode> {
     let (set, problems) = arguments.selection.compile(config)?;
-    let Some(path) = &arguments.message else {
+    if arguments.messages.is_empty() {
         let failed = set.failed_examples();
         for (rule, text) in &failed {
             println!("{rule}: wrong on “{text}”");
@@ -121,15 +121,7 @@ pub(super) fn test(arguments: &Test, config: &Config) -> anyhow::Result<ExitCode
         println!("{} rules have examples, {} examples are wrong", set.examples().len(), failed.len());
         let is_good = failed.is_empty() && !super::check::has_errors(&problems);
         return Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-    };
-    let raw = if path.as_os_str() == "-" {
-        let mut raw = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::stdin(), &mut raw).context("reading standard input")?;
-        raw
-    } else {
-        std::fs::read(path).with_context(|| format!("reading {}", path.display()))?
-    };
-    let parsed = message::parse(&raw);
+    }
     let envelope = Envelope {
         id: TransactionId::from_random([0; TransactionId::LEN]),
         direction: arguments.selection.direction(),
@@ -137,6 +129,21 @@ pub(super) fn test(arguments: &Test, config: &Config) -> anyhow::Result<ExitCode
         mail: Mail::default(),
         recipients: Vec::new(),
     };
+    let [path] = arguments.messages.as_slice() else {
+        for path in &arguments.messages {
+            let raw = read(path)?;
+            let parsed = message::parse(&raw);
+            let evaluation = set.evaluate(&Subject::new(&parsed, &raw, &envelope));
+            let mut hits: Vec<&str> =
+                evaluation.findings.iter().map(|finding| finding.symbol.as_str()).collect();
+            hits.sort_unstable();
+            let score: f64 = evaluation.findings.iter().map(|finding| finding.score.points()).sum();
+            println!("{score:>8.2}  {}  {}", path.display(), hits.join(","));
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let raw = read(path)?;
+    let parsed = message::parse(&raw);
     let subject = Subject::new(&parsed, &raw, &envelope);
     let scores: std::collections::HashMap<&str, String> =
         set.rules().map(|rule| (rule.name, points(&rule))).collect();
@@ -148,4 +155,13 @@ pub(super) fn test(arguments: &Test, config: &Config) -> anyhow::Result<ExitCode
     let score: f64 = evaluation.findings.iter().map(|finding| finding.score.points()).sum();
     println!("{score:>8.2}  in all, by rules without Bayes and network");
     Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path.as_os_str() != "-" {
+        return std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+    }
+    let mut raw = Vec::new();
+    std::io::Read::read_to_end(&mut std::io::stdin(), &mut raw).context("reading standard input")?;
+    Ok(raw)
 }

@@ -4,17 +4,27 @@
 //! says it all.
 
 mod attachments;
+mod body;
 mod content;
+mod header;
+mod html;
+mod link_form;
 mod links;
 mod lists;
+mod mime;
 mod outbound;
+mod relay;
 mod sender;
+mod welcome;
+
+use std::cell::OnceCell;
+use std::collections::HashSet;
 
 use crate::mail::Envelope;
-use crate::message::{Link, LinkSource, Mailbox, Message};
+use crate::message::{self, Link, LinkSource, Mailbox, Markup, Message};
 
+use super::Subject;
 use super::definition::Settings;
-use super::{Problem, Subject};
 
 use lists::Lists;
 
@@ -30,24 +40,61 @@ pub(super) fn prepare() {
 
 /// Returns the function of a name.
 pub(super) fn find(name: &str) -> Option<Function> {
-    [sender::FUNCTIONS, links::FUNCTIONS, attachments::FUNCTIONS, content::FUNCTIONS, outbound::FUNCTIONS]
-        .into_iter()
-        .flatten()
-        .find(|(known, _)| *known == name)
-        .map(|(_, function)| *function)
+    [
+        sender::FUNCTIONS,
+        links::FUNCTIONS,
+        attachments::FUNCTIONS,
+        content::FUNCTIONS,
+        outbound::FUNCTIONS,
+        body::FUNCTIONS,
+        header::FUNCTIONS,
+        html::FUNCTIONS,
+        link_form::FUNCTIONS,
+        mime::FUNCTIONS,
+        relay::FUNCTIONS,
+        welcome::FUNCTIONS,
+    ]
+    .into_iter()
+    .flatten()
+    .find(|(known, _)| *known == name)
+    .map(|(_, function)| *function)
 }
-
-/// Keywords of statements that the functions read, in lower case, under their current names.
-pub(super) const KEYWORDS: &[&[&str]] = &[];
 
 /// What the functions take from the statements in rule files, prepared once; a family a field.
 #[derive(Debug, Default)]
-pub(super) struct Families {}
+pub(super) struct Families {
+    networks: relay::Networks,
+    welcome: welcome::Lists,
+    freemail: Domains,
+}
 
 impl Families {
-    /// Reads the statements. What is wrong with them is a problem, and the others stand.
-    pub(super) fn read(_settings: &Settings, _problems: &mut Vec<Problem>) -> Self {
-        Families {}
+    /// Reads the statements.
+    pub(super) fn read(settings: &Settings) -> Self {
+        Families {
+            networks: relay::Networks::read(settings),
+            welcome: welcome::Lists::read(settings),
+            freemail: Domains::read(settings.words("freemail_domains")),
+        }
+    }
+}
+
+/// Domains, some of them with a star.
+#[derive(Debug, Default)]
+struct Domains {
+    exact: HashSet<String>,
+    globs: Vec<String>,
+}
+
+impl Domains {
+    fn read<'s>(words: impl Iterator<Item = &'s str>) -> Self {
+        let (globs, exact): (Vec<String>, Vec<String>) =
+            words.map(str::to_ascii_lowercase).partition(|word| word.contains(['*', '?']));
+        Domains { exact: exact.into_iter().collect(), globs }
+    }
+
+    fn has(&self, domain: &str) -> bool {
+        self.exact.contains(domain) || self.globs.iter().any(|glob| super::read::matches(glob, domain))
     }
 }
 
@@ -70,6 +117,8 @@ pub(super) struct Context<'a> {
     dkim_orgs: Vec<String>,
     /// Links to web hosts, those in attachments left out.
     links: Vec<WebLink<'a>>,
+    trail: OnceCell<relay::Trail>,
+    markup: OnceCell<Vec<Markup>>,
 }
 
 /// A link to a web host.
@@ -104,6 +153,8 @@ impl<'a> Context<'a> {
             from,
             return_domain: return_path.as_deref().map(domain_of).unwrap_or_default(),
             dkim_orgs: signed.collect(),
+            trail: OnceCell::new(),
+            markup: OnceCell::new(),
             links: links
                 .filter_map(|link| {
                     let host = link.host()?;
@@ -116,6 +167,29 @@ impl<'a> Context<'a> {
     /// Returns what the rules look at.
     pub(super) fn subject(&self) -> &Subject<'a> {
         &self.subject
+    }
+
+    fn families(&self) -> &'a Families {
+        self.families
+    }
+
+    /// Returns the way of the message.
+    fn trail(&self) -> &relay::Trail {
+        self.trail.get_or_init(|| relay::Trail::read(self))
+    }
+
+    /// Whether no hop is known.
+    fn trail_is_empty(&self) -> bool {
+        self.message.header("Received").is_none()
+    }
+
+    /// Returns how the HTML parts are written.
+    fn markup(&self) -> &[Markup] {
+        self.markup.get_or_init(|| {
+            let pages = self.message.parts.iter().filter(|part| part.media_type == "text/html");
+            let contents = pages.filter_map(|part| part.content.as_ref());
+            contents.map(|content| message::markup(content.bytes(self.subject.raw))).collect()
+        })
     }
 
     /// Returns the reverse-path: the envelope's, or that of a message that has been delivered.
@@ -149,8 +223,8 @@ impl<'a> Context<'a> {
 }
 
 /// Returns the pseudo header of a name in lower case that tells of the relays; `None` where it is none.
-pub(super) fn relay_field(_name: &str, _context: &Context<'_>) -> Option<String> {
-    None
+pub(super) fn relay_field(name: &str, context: &Context<'_>) -> Option<String> {
+    relay::field(name, context)
 }
 
 /// Returns what a condition of `uri_detail` looks at.

@@ -53,6 +53,14 @@ impl Pattern {
     /// The reason, in words, why it is not supported.
     pub(super) fn compile(source: &str) -> Result<Pattern, String> {
         let Delimited { body, flags } = delimited(source.trim())?;
+        Pattern::of_body(body, flags)
+    }
+
+    /// Compiles a pattern without delimiters.
+    ///
+    /// # Errors
+    /// As for [`Pattern::compile`].
+    pub(super) fn of_body(body: &str, flags: &str) -> Result<Pattern, String> {
         if body.len() > PATTERN_BYTES {
             return Err(format!("the pattern is longer than {PATTERN_BYTES} bytes"));
         }

@@ -1,0 +1,238 @@
+//! How parts are built and encoded: SpamAssassin's `MIMEEval`, and what of `BodyEval` compares parts.
+
+use std::collections::HashMap;
+
+use crate::message::Part;
+
+use super::{Context, Function, plainly};
+
+/// The functions of this family.
+pub(super) const FUNCTIONS: &[(&str, Function)] = &[
+    ("check_for_mime", fact),
+    ("check_for_mime_html", has_html),
+    ("check_for_mime_html_only", has_html_only),
+    ("check_msg_parse_flags", parse_flag),
+    ("check_mime_multipart_ratio", part_ratio),
+    ("check_base64_length", base64_length),
+    ("check_for_ascii_text_illegal", ascii_text_illegal),
+    ("check_ma_non_text", alternative_not_text),
+    ("multipart_alternative_difference", alternative_difference),
+    ("multipart_alternative_difference_count", alternative_difference_count),
+    ("check_suspect_name", suspect_name),
+    ("check_microsoft_executable", executable),
+];
+
+fn field<'p>(part: &'p Part, name: &str) -> &'p str {
+    let field = part.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+    field.map(|header| header.value.trim()).unwrap_or_default()
+}
+
+fn is_encoded(part: &Part, encoding: &str) -> bool {
+    field(part, "Content-Transfer-Encoding").to_ascii_lowercase().contains(encoding)
+}
+
+fn is_attached(part: &Part) -> bool {
+    field(part, "Content-Disposition").to_ascii_lowercase().contains("attachment")
+}
+
+/// The media type of the message as a whole.
+fn top_type(context: &Context<'_>) -> String {
+    let field = context.subject().message.header("Content-Type");
+    field.map(|field| field.value.trim().to_ascii_lowercase()).unwrap_or_default()
+}
+
+fn parts_of<'c>(context: &'c Context<'_>, media_type: &'static str) -> impl Iterator<Item = &'c Part> {
+    context.subject().message.parts.iter().filter(move |part| part.media_type == media_type)
+}
+
+/// `check_for_mime(FACT)`
+fn fact(context: &Context<'_>, arguments: &[String]) -> Option<String> {
+    let parts = &context.subject().message.parts;
+    plainly(match arguments.first()?.as_str() {
+        "mime_base64_count" => parts.iter().any(|part| is_encoded(part, "base64")),
+        "mime_base64_encoded_text" => parts.iter().any(|part| {
+            // Text that needs no encoding, and is not named as a file.
+            let is_ascii = part
+                .charset
+                .as_deref()
+                .is_none_or(|charset| matches!(charset, "us-ascii" | "ansi_x3.4-1968"));
+            part.media_type.starts_with("text/")
+                && is_encoded(part, "base64")
+                && is_ascii
+                && !is_attached(part)
+        }),
+        "mime_qp_count" => parts.iter().any(|part| is_encoded(part, "quoted-printable")),
+        "mime_qp_long_line" => {
+            parts.iter().any(|part| is_encoded(part, "quoted-printable")) && has_long_line(context)
+        }
+        "mime_attachment" => parts.iter().any(is_attached),
+        _ => return None,
+    })
+}
+
+/// Whether a line between the boundaries is longer than quoted-printable allows.
+fn has_long_line(context: &Context<'_>) -> bool {
+    let body = context.subject().raw.get(context.subject().message.body_offset..).unwrap_or_default();
+    body.split(|byte| *byte == b'\n').any(|line| line.trim_ascii_end().len() > 78)
+}
+
+fn has_html(context: &Context<'_>, _: &[String]) -> Option<String> {
+    plainly(
+        top_type(context).starts_with("text/html")
+            || parts_of(context, "text/html").any(|part| !is_attached(part)),
+    )
+}
+
+fn has_html_only(context: &Context<'_>, _: &[String]) -> Option<String> {
+    let has_html = parts_of(context, "text/html").any(|part| !is_attached(part));
+    let has_text = parts_of(context, "text/plain").any(|part| !is_attached(part));
+    plainly(top_type(context).starts_with("text/html") || has_html && !has_text)
+}
+
+/// `check_msg_parse_flags(FLAG)`
+fn parse_flag(context: &Context<'_>, arguments: &[String]) -> Option<String> {
+    use crate::message::Problem;
+    let message = context.subject().message;
+    let has = |problem: Problem| message.problems.contains(&problem);
+    plainly(match arguments.first()?.as_str() {
+        "truncated_header" => has(Problem::HeaderTooLong),
+        "missing_mime_headers" => {
+            has(Problem::BoundaryMissing)
+                || top_type(context).starts_with("multipart/")
+                    && message.parts.iter().any(|part| part.headers.is_empty())
+        }
+        "missing_head_body_separator" => {
+            has(Problem::MalformedField) && message.body_offset == context.subject().raw.len()
+        }
+        "mime_epilogue_exists" => has(Problem::PartsAfterEnd),
+        _ => return None,
+    })
+}
+
+/// `check_mime_multipart_ratio(MIN, MAX)`: the bytes of plain text to those of HTML among alternatives.
+fn part_ratio(context: &Context<'_>, arguments: &[String]) -> Option<String> {
+    let low: f64 = arguments.first()?.parse().ok()?;
+    let high: f64 = arguments.get(1)?.parse().ok()?;
+    if !top_type(context).starts_with("multipart/") {
+        return None;
+    }
+    let sum = |media_type| parts_of(context, media_type).map(|part| part.size_bytes as f64).sum::<f64>();
+    let (text, html) = (sum("text/plain"), sum("text/html"));
+    plainly(html > 0.0 && text > 0.0 && text / html >= low && text / html < high)
+}
+
+/// `check_base64_length(MIN, MAX)`: the longest line of base64.
+fn base64_length(context: &Context<'_>, arguments: &[String]) -> Option<String> {
+    let low: usize = arguments.first()?.parse().ok()?;
+    let high = arguments.get(1).and_then(|high| high.parse().ok()).unwrap_or(usize::MAX);
+    if !context.subject().message.parts.iter().any(|part| is_encoded(part, "base64")) {
+        return None;
+    }
+    let body = context.subject().raw.get(context.subject().message.body_offset..).unwrap_or_default();
+    let is_base64 =
+        |line: &[u8]| line.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte));
+    let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    let longest = lines.filter(|line| is_base64(line)).map(<[u8]>::len).max().unwrap_or(0);
+    plainly(longest > low && longest <= high)
+}
+
+/// Text that calls itself ASCII and is not.
+fn ascii_text_illegal(context: &Context<'_>, _: &[String]) -> Option<String> {
+    let raw = context.subject().raw;
+    plainly(parts_of(context, "text/plain").any(|part| {
+        part.charset.as_deref().is_none_or(|charset| charset == "us-ascii")
+            && part.content.as_ref().is_some_and(|content| !content.bytes(raw).is_ascii())
+    }))
+}
+
+/// An alternative is no text.
+fn alternative_not_text(context: &Context<'_>, _: &[String]) -> Option<String> {
+    if !top_type(context).starts_with("multipart/alternative") {
+        return None;
+    }
+    let is_other = |part: &Part| {
+        !["text/", "multipart/", "message/"].iter().any(|kind| part.media_type.starts_with(kind))
+    };
+    plainly(context.subject().message.parts.iter().any(is_other))
+}
+
+/// How often each word stands in the parts of a type.
+fn words(context: &Context<'_>, media_type: &'static str) -> HashMap<String, usize> {
+    let raw = context.subject().raw;
+    let mut words = HashMap::new();
+    for part in parts_of(context, media_type) {
+        let Some(content) = &part.content else { continue };
+        let text = String::from_utf8_lossy(content.bytes(raw));
+        let text =
+            if media_type == "text/html" { crate::message::html_text(&text) } else { text.into_owned() };
+        for word in text
+            .split_whitespace()
+            .filter(|word| word.contains(|c: char| c.is_ascii_alphanumeric() || c == '_'))
+        {
+            *words.entry(word.to_owned()).or_insert(0) += 1;
+        }
+    }
+    words
+}
+
+/// How many different words the HTML has, how many of them the text has not as often, and how many the text has.
+fn difference(context: &Context<'_>) -> Option<(usize, usize, usize)> {
+    let raw = context.subject().raw;
+    let spellings = [&b"multipart/alternative"[..], b"Multipart/Alternative", b"MULTIPART/ALTERNATIVE"];
+    let has_alternatives = spellings.iter().any(|spelling| memchr::memmem::find(raw, spelling).is_some());
+    if !has_alternatives {
+        return None;
+    }
+    let (html, text) = (words(context, "text/html"), words(context, "text/plain"));
+    let missing =
+        html.iter().filter(|(word, count)| text.get(*word).is_none_or(|there| there < count)).count();
+    (!html.is_empty()).then_some((html.len(), missing, text.len()))
+}
+
+/// `multipart_alternative_difference(MIN, MAX)`, in per cent.
+fn alternative_difference(context: &Context<'_>, arguments: &[String]) -> Option<String> {
+    let low: f64 = arguments.first()?.parse().ok()?;
+    let high: f64 = arguments.get(1)?.parse().unwrap_or(f64::INFINITY);
+    let (html, missing, _) = difference(context)?;
+    let percent = missing as f64 / html as f64 * 100.0;
+    plainly((low == 0.0 || percent > low) && percent <= high)
+}
+
+/// `multipart_alternative_difference_count(RATIO, MIN)`
+fn alternative_difference_count(context: &Context<'_>, arguments: &[String]) -> Option<String> {
+    let ratio: f64 = arguments.first()?.parse().ok()?;
+    let least: usize = arguments.get(1)?.parse().ok()?;
+    let (html, _, text) = difference(context)?;
+    plainly(html > least && text as f64 / html as f64 > ratio)
+}
+
+/// The name of a file promises something else than its type.
+fn suspect_name(context: &Context<'_>, _: &[String]) -> Option<String> {
+    plainly(context.subject().message.attachments.iter().any(|file| {
+        let Some((_, ending)) = file.name.as_deref().and_then(|name| name.rsplit_once('.')) else {
+            return false;
+        };
+        let kind = file.declared_type.split('/').next().unwrap_or_default();
+        match kind {
+            "text" => {
+                matches!(ending.to_ascii_lowercase().as_str(), "exe" | "com" | "bat" | "scr" | "pif" | "vbs")
+            }
+            "audio" | "image" | "video" => matches!(
+                ending.to_ascii_lowercase().as_str(),
+                "exe" | "com" | "bat" | "scr" | "pif" | "vbs" | "doc" | "zip"
+            ),
+            _ => false,
+        }
+    }))
+}
+
+/// A program for Windows is attached.
+fn executable(context: &Context<'_>, _: &[String]) -> Option<String> {
+    plainly(context.subject().message.attachments.iter().any(|file| {
+        file.detected_type == Some("application/vnd.microsoft.portable-executable")
+            || file.name.as_deref().is_some_and(|name| {
+                let ending = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+                matches!(ending.as_str(), "exe" | "scr" | "pif" | "bat" | "com" | "cmd" | "vbs" | "hta")
+            })
+    }))
+}
