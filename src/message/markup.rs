@@ -223,8 +223,10 @@ impl Reader {
             *open = 0;
             markup.closed_extra += 1;
         }
-        if matches!(tag, "br" | "div" | "li" | "th" | "td" | "dt" | "dd" | "p" | "hr" | "blockquote" | "pre")
-            || tag.starts_with('h')
+        if matches!(
+            tag,
+            "br" | "div" | "li" | "th" | "td" | "dt" | "dd" | "p" | "hr" | "blockquote" | "pre" | "title"
+        ) || tag.starts_with('h')
         {
             self.ended_in_word = false;
         }
@@ -327,7 +329,7 @@ mod tests {
             b"<html><title>Hi</title><!-- c --><body><b>vi</b><x>agra</x></b><a href=x>go<img width=10 height=20%></a>\
               <font size=+4 color=zz9>big</font><form action=mailto:a><iframe src=http://b></iframe>",
         );
-        assert_eq!((page.tags, page.closed_extra, page.obfuscation), (17, 1, 1));
+        assert_eq!((page.tags, page.closed_extra, page.obfuscation), (17, 1, 3));
         assert_eq!((page.image_area, page.max_size), (1_200, 7));
         assert_eq!((page.titles, page.comments), (vec!["Hi".to_owned()], vec!["<!-- c -->".to_owned()]));
         assert_eq!(page.anchors, ["go<img>\n"]);

@@ -35,6 +35,10 @@ pub fn relay(value: &str) -> Option<Relay> {
         .strip_prefix("from ")
         .or_else(|| value.strip_prefix("(from "))
         .or_else(|| value.split_once(" from ").map(|(_, rest)| rest))?;
+    // A program that fetches mail is no hop of it.
+    if value.contains("(fetchmail-") || value.contains("(getmail") {
+        return None;
+    }
     let by_at = value.find(" by ").unwrap_or(value.len());
     let (from, rest) = value.split_at_checked(by_at)?;
     let (first, comment) = from.split_once(' ').unwrap_or((from, ""));
@@ -165,6 +169,7 @@ mod tests {
             "from a.example ([IPv6:2001:db8::1]) by b.example with HTTP",
             Some(("2001:db8::1", "", "a.example", "b.example")),
         );
+        check("from mail.example.org [192.0.2.1] by localhost with IMAP (fetchmail-5.9.0)", None);
         check("by in.example.net (Postfix, from userid 0) id 4A; Mon", None);
         check("(qmail 12 invoked by uid 500); 1 Jan", None);
     }

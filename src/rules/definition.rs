@@ -13,7 +13,7 @@ pub(super) enum Target {
     Full,
     /// Link targets, one at a time.
     Uri,
-    /// Header fields of a name in lower case, or a pseudo header.
+    /// Header fields of a name in lower case, or a pseudo header: `ALL`, `MESSAGEID`, `tocc` and others.
     Header { name: String, form: Form },
     /// Header fields of a name in lower case, of all parts.
     MimeHeader { name: String, is_raw: bool },

@@ -219,7 +219,11 @@ fn order(
 /// score is zero does not run, and counts as a miss where it is named.
 fn active(rules: &[Entry], set: usize) -> Vec<bool> {
     let with_network = set % 2 == 1;
-    let runs = |entry: &Entry| entry.score(set) != 0.0 && (with_network || !entry.flags.net);
+    // A meta rule with the flag `net` runs all the same: what it names may not have answered, that is all.
+    let runs = |entry: &Entry| {
+        let is_look_up = entry.flags.net && !matches!(entry.test, Compiled::Meta(_));
+        entry.score(set) != 0.0 && (with_network || !is_look_up)
+    };
     let captured: HashSet<&str> = rules
         .iter()
         .filter_map(|entry| match &entry.test {

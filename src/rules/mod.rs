@@ -8,6 +8,7 @@ mod builtin;
 mod condition;
 mod definition;
 mod eval;
+mod fit;
 mod keyword;
 mod link;
 mod meta;
@@ -25,6 +26,8 @@ use std::fmt;
 use crate::mail::Envelope;
 use crate::message::{Mailbox, Message};
 use crate::verdict::{Finding, Symbol};
+
+pub use fit::{Options as FitOptions, Prior, Sample, fit, score as fitted_score};
 
 use definition::{Example, Flags, LinkCondition, Target};
 use eval::Families;

@@ -241,7 +241,7 @@ fn operation(text: &str) -> Option<(&str, bool, &str)> {
 fn header(text: &str) -> Result<Test, String> {
     const MALFORMED: &str = "a header rule is `Name =~ /re/`, `Name !~ /re/`, `exists:Name` or `eval:name()`";
     if let Some(name) = text.strip_prefix("exists:") {
-        return Ok(Test::Exists(name.trim().to_ascii_lowercase()));
+        return Ok(Test::Exists(field_name(name.trim())));
     }
     let (field, is_negated, rest) = operation(text).ok_or(MALFORMED)?;
     let (pattern, if_unset) = match rest.rsplit_once("[if-unset:") {
@@ -255,10 +255,15 @@ fn header(text: &str) -> Result<Test, String> {
     Ok(Test::Pattern { target: Target::Header { name, form }, pattern })
 }
 
+/// Returns the name of a field in lower case. Two pseudo headers are known by their capitals alone.
+fn field_name(text: &str) -> String {
+    if matches!(text, "ALL" | "MESSAGEID") { text.to_owned() } else { text.to_ascii_lowercase() }
+}
+
 /// Reads the name of a field with its modifiers.
 fn field_of(text: &str) -> Result<(String, Form), String> {
     let mut parts = text.split(':');
-    let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let name = field_name(parts.next().unwrap_or_default());
     if name.is_empty() || name.contains(char::is_whitespace) {
         return Err("the name of the field is missing".to_owned());
     }
@@ -386,7 +391,7 @@ mod tests {
         let address = Form { piece: Piece::Address, ..plain };
         check("header A Subject =~ /x/", over(field("subject", plain), "/x/", false));
         check("header  A\tFrom:addr   !~ /x/", over(field("from", address), "/x/", true));
-        check("header A ALL:raw =~/x/", over(field("all", raw), "/x/", false));
+        check("header A ALL:raw =~/x/", over(field("ALL", raw), "/x/", false));
         let last = Form { choice: Choice::Last, piece: Piece::Domain, ..plain };
         check("header A Received:last:domain =~ /x/", over(field("received", last), "/x/", false));
         check("header A exists:X-Foo", Test::Exists("x-foo".to_owned()));

@@ -230,10 +230,10 @@ fn line(field: &Header, is_raw: bool) -> Vec<u8> {
 pub(super) fn header(name: &str, form: Form, context: &Context<'_>) -> Option<Vec<u8>> {
     let message = context.subject().message;
     let mut lines: Vec<Vec<u8>> = match name {
-        "all" => message.headers.iter().map(|header| named_line(header, form.is_raw)).collect(),
+        "ALL" => message.headers.iter().map(|header| named_line(header, form.is_raw)).collect(),
         "envelopefrom" => vec![context.reverse_path()?.into_bytes()],
         "tocc" => fields(message, &["To", "Cc"], form),
-        "messageid" => fields(
+        "MESSAGEID" => fields(
             message,
             &["X-Message-ID", "Resent-Message-ID", "X-Original-Message-ID", "Message-ID"],
             form,

@@ -1,6 +1,7 @@
 //! `lazaret rules`: look at the rules, check them, try them, take over those of SpamAssassin.
 
 mod check;
+mod fit;
 mod import;
 mod show;
 
@@ -24,6 +25,8 @@ pub(super) enum Command {
     Explain(show::Explain),
     /// Say which rules hit a message, and on what; without a message, run the rules' own examples.
     Test(show::Test),
+    /// Fit the points of rules to labelled mail.
+    Fit(fit::Arguments),
     /// Check a folder of rules, SpamAssassin's for one, and copy it to the configured folder of rules.
     Import(import::Arguments),
 }
@@ -66,6 +69,7 @@ pub(super) fn run(command: &Command, config: &Config) -> anyhow::Result<ExitCode
         Command::List(arguments) => show::list(arguments, config),
         Command::Explain(arguments) => show::explain(arguments, config),
         Command::Test(arguments) => show::test(arguments, config),
+        Command::Fit(arguments) => fit::run(arguments, config),
         Command::Import(arguments) => import::run(arguments, config),
     }
 }

@@ -91,10 +91,14 @@ fn illegal_chars(context: &Context<'_>, arguments: &[String]) -> Option<String> 
     } else {
         view::header(&name.to_ascii_lowercase(), Form { is_raw: true, ..Form::default() }, context)?
     };
-    let is_illegal = |byte: &u8| *byte >= 0x7f || *byte < 0x20 && !matches!(*byte, b'\t' | b'\n' | b'\r');
+    let is_control = |byte: &u8| *byte < 0x20 && !matches!(*byte, b'\t' | b'\n' | b'\r');
+    let is_illegal = |byte: &u8| *byte >= 0x7f || is_control(byte);
     // A header in well-formed UTF-8 is legal today (RFC 6532).
+    if !field.is_ascii() && std::str::from_utf8(&field).is_ok() && !field.iter().any(is_control) {
+        return None;
+    }
     let illegal = field.iter().filter(|byte| is_illegal(byte)).count();
-    plainly(illegal >= least && illegal as f64 / field.len().max(1) as f64 > ratio)
+    plainly(illegal >= least && illegal as f64 / field.len().max(1) as f64 >= ratio)
 }
 
 /// The subject is all capitals.
@@ -201,9 +205,16 @@ fn unresolved_template(context: &Context<'_>, _: &[String]) -> Option<String> {
     )
 }
 
+/// From and the reverse-path differ in the last two labels of their domains.
 fn equal_from_domains(context: &Context<'_>, _: &[String]) -> Option<String> {
-    let from = domain_of(&context.subject().message.from.first()?.address);
-    plainly(!from.is_empty() && domain_of(&context.reverse_path()?) != from)
+    let end = |address: &str| {
+        let domain = domain_of(address);
+        let labels: Vec<&str> = domain.rsplit('.').take(2).collect();
+        labels.join(".")
+    };
+    let (from, envelope) =
+        (end(&context.subject().message.from.first()?.address), end(&context.reverse_path()?));
+    plainly(!from.is_empty() && !envelope.is_empty() && from != envelope)
 }
 
 /// Returns the address in the display name of From.
@@ -232,11 +243,13 @@ fn name_equals_reply_to(context: &Context<'_>, _: &[String]) -> Option<String> {
     plainly(context.subject().message.reply_to.iter().any(|to| to.address.eq_ignore_ascii_case(&named)))
 }
 
-/// Whether an address is of a free mail provider: on our list, or the rules'.
+/// Whether an address is of a free mail provider: on the rules' list, or on ours where they have none.
 fn is_freemail(context: &Context<'_>, address: &str) -> bool {
     let domain = domain_of(address);
-    !domain.is_empty()
-        && (context.families().freemail.has(&domain) || context.lists.freemail.has_host(&domain))
+    let named = &context.families().freemail;
+    let is_listed =
+        || if named.is_empty() { context.lists.freemail.has_host(&domain) } else { named.has(&domain) };
+    !domain.is_empty() && is_listed()
 }
 
 fn fits(address: &str, pattern: Option<&String>) -> bool {

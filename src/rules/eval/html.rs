@@ -106,7 +106,7 @@ fn compare(context: &Context<'_>, arguments: &[String]) -> Option<String> {
 /// `html_test(FACT)`
 fn test(context: &Context<'_>, arguments: &[String]) -> Option<String> {
     match arguments.first()?.as_str() {
-        "html" => any(context, |page| page.elements >= 8 && page.open.contains_key("html")),
+        "html" => any(context, |_| true),
         "form_action_mailto" => any(context, |page| {
             page.form_actions.iter().any(|action| {
                 action.trim_start().get(..7).is_some_and(|start| start.eq_ignore_ascii_case("mailto:"))
@@ -114,9 +114,6 @@ fn test(context: &Context<'_>, arguments: &[String]) -> Option<String> {
         }),
         "embeds" => any(context, |page| page.has_embeds),
         "font_invalid_color" => any(context, |page| page.has_invalid_color),
-        "font_low_contrast" => {
-            plainly(context.subject().message.html.hidden_bytes > 0 && !context.markup().is_empty())
-        }
         _ => None,
     }
 }

@@ -93,6 +93,10 @@ impl Domains {
         Domains { exact: exact.into_iter().collect(), globs }
     }
 
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.globs.is_empty()
+    }
+
     fn has(&self, domain: &str) -> bool {
         self.exact.contains(domain) || self.globs.iter().any(|glob| super::read::matches(glob, domain))
     }

@@ -96,12 +96,7 @@ impl Trail {
         for field in context.subject().message.headers_named("Received").take(HOPS) {
             match relay(&field.value) {
                 Some(relay) => trail.relays.push(relay),
-                None if field.value.trim_start().starts_with("from ")
-                    && !field.value.contains("localhost") =>
-                {
-                    trail.unparseable += 1;
-                }
-                None => {}
+                None => trail.unparseable += usize::from(is_odd(&field.value)),
             }
         }
         let networks = &context.families().networks;
@@ -115,9 +110,20 @@ impl Trail {
         trail
     }
 
+    /// Returns the hops before ours, newest first.
     fn untrusted(&self) -> &[Relay] {
         self.relays.get(self.trusted..).unwrap_or_default()
     }
+}
+
+/// Whether a field that names no address is of a form that nobody writes: neither a hop within a host nor
+/// `from NAME by NAME with ...`.
+fn is_odd(value: &str) -> bool {
+    let mut words = value.split_whitespace();
+    words.next() == Some("from")
+        && !value.contains("localhost")
+        && !value.contains("127.0.0.1")
+        && words.nth(1).is_some_and(|word| word != "by" && !word.starts_with('('))
 }
 
 /// Returns the pseudo header of a name in lower case, in SpamAssassin's form; `None` for another name.
