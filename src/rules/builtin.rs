@@ -6,10 +6,11 @@ use super::{RuleSet, Source};
 
 /// The files for both directions, then those for one.
 const COMMON: [(&str, &str); 1] = [("common.cf", include_str!("../../rules/common.cf"))];
-const INBOUND: [(&str, &str); 3] = [
+const INBOUND: [(&str, &str); 4] = [
     ("inbound-sender.cf", include_str!("../../rules/inbound-sender.cf")),
     ("inbound-links.cf", include_str!("../../rules/inbound-links.cf")),
     ("inbound-topics.cf", include_str!("../../rules/inbound-topics.cf")),
+    ("scores.cf", include_str!("../../rules/scores.cf")),
 ];
 const OUTBOUND: [(&str, &str); 1] = [("outbound.cf", include_str!("../../rules/outbound.cf"))];
 
