@@ -26,6 +26,7 @@ use url::Url;
 use crate::ingress::ListenAddress;
 use crate::ingress::tls::CertificateFiles;
 use crate::mail::Direction;
+use crate::message::Mailbox;
 
 pub use problem::{ConfigError, Problem, Problems};
 pub use reference::reference;
@@ -153,6 +154,8 @@ pub struct Config {
     pub scan_timeout: Duration,
     /// A folder of further `.cf` rule files.
     pub rules_dir: Option<PathBuf>,
+    /// People whose names are worth imitating.
+    pub people: Vec<Mailbox>,
     /// Doors for clients that know another filter.
     pub door: Doors,
     /// Where the review pages are.

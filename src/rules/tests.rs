@@ -205,6 +205,14 @@ fn every_built_in_rule_compiles_hits_and_misses_as_its_examples_say() {
     let mut seen: BTreeMap<String, (bool, bool)> = BTreeMap::new();
     let mut wrong = Vec::new();
     let mut scoring = BTreeSet::new();
+    // Whom the examples are addressed to.
+    let organisation = Organisation {
+        domains: vec!["paypa1s.com".to_owned(), "lazaret-test.org".to_owned()],
+        people: vec![Mailbox {
+            name: "Robin Example".to_owned(),
+            address: "robin@lazaret-test.org".to_owned(),
+        }],
+    };
     for (direction, examples) in EXAMPLES {
         let (set, problems) = RuleSet::compile(&RuleSet::built_in_sources(direction));
         assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::<String>::new());
@@ -228,7 +236,9 @@ fn every_built_in_rule_compiles_hits_and_misses_as_its_examples_say() {
             let sender =
                 message.header("Return-Path").map(|path| path.value.trim_matches(['<', '>']).to_owned());
             let envelope = envelope(direction, &sender.unwrap_or_default(), &recipients);
-            let hits = set.hits(&Subject::new(&message, raw.as_bytes(), &envelope));
+            let mut subject = Subject::new(&message, raw.as_bytes(), &envelope);
+            subject.organisation = &organisation;
+            let hits = set.hits(&subject);
             for word in head.split_whitespace().filter(|word| word.starts_with(['+', '-'])) {
                 let (expected, name) = (word.starts_with('+'), word.trim_start_matches(['+', '-']));
                 if hits.iter().any(|(hit, _)| *hit == name) != expected {

@@ -59,7 +59,7 @@ pub(super) static FIRST: [Key; 4] = [
     },
 ];
 
-pub(super) static LAST: [Key; 12] = [
+pub(super) static LAST: [Key; 13] = [
     Key {
         name: "scan.concurrency",
         default: "0",
@@ -84,6 +84,22 @@ pub(super) static LAST: [Key; 12] = [
         default: "\"\"",
         meaning: "A folder of your own rules (*.cf, in SpamAssassin's language), read after the built-in ones.",
         set: |c, v| value::path(v).map(|x| c.rules_dir = x),
+    },
+    Key {
+        name: "organisation.people",
+        default: "[]",
+        meaning: "People whose names are worth imitating, as \"Anna Smith <anna@example.org>\": mail that bears such\n\
+                  a name and comes from elsewhere is told. Your domains are those of inbound.domains.",
+        set: |c, v| {
+            let people = value::texts(v, |text| {
+                let mailbox = crate::message::mailboxes(&text).into_iter().next();
+                mailbox.filter(|person| !person.name.is_empty() && person.address.contains('@')).ok_or_else(
+                    || "expected a name and an address: \"Anna Smith <anna@example.org>\"".to_owned(),
+                )
+            })?;
+            c.people = people;
+            Ok(())
+        },
     },
     Key {
         name: "quarantine.retention",

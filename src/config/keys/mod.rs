@@ -138,6 +138,7 @@ pub(super) fn blank() -> Config {
         scan_exempt_networks: Vec::new(),
         scan_timeout: Duration::ZERO,
         rules_dir: None,
+        people: Vec::new(),
         door: Doors {
             spamd: None,
             rspamd: None,

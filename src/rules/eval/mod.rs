@@ -11,6 +11,7 @@ mod html;
 mod link_form;
 mod links;
 mod lists;
+mod lookalike;
 mod mime;
 mod outbound;
 mod relay;
@@ -50,6 +51,7 @@ pub(super) fn find(name: &str) -> Option<Function> {
         header::FUNCTIONS,
         html::FUNCTIONS,
         link_form::FUNCTIONS,
+        lookalike::FUNCTIONS,
         mime::FUNCTIONS,
         relay::FUNCTIONS,
         welcome::FUNCTIONS,
