@@ -4,10 +4,8 @@
 
 use memchr::memmem;
 
-use super::{Attachment, Limits, html};
+use super::{Attachment, Limits, archive, html};
 
-/// Most names that are read from an archive.
-const ENTRIES: usize = 100;
 /// Most links that are read from a document.
 const DOCUMENT_LINKS: usize = 20;
 
@@ -28,15 +26,19 @@ pub(super) fn read(
         size_bytes,
         entries: Vec::new(),
         is_encrypted: false,
+        is_over_limit: false,
+        fetches: false,
         has_macros: false,
         has_script: false,
         has_form: false,
     };
     let mut links = Vec::new();
     if bytes.starts_with(b"PK\x03\x04") {
-        zip_entries(bytes, &mut attachment);
+        links.extend(archive(bytes, limits, &mut attachment));
         attachment.has_macros =
             attachment.entries.iter().any(|entry| entry.to_ascii_lowercase().ends_with("vbaproject.bin"));
+    } else if bytes.starts_with(b"\x1f\x8b\x08") || bytes.get(257..262) == Some(b"ustar") {
+        archive(bytes, limits, &mut attachment);
     } else if bytes.starts_with(OLE) {
         // Names in a compound file are UTF-16: `_VBA_PROJECT` and the streams of Excel 4 macros.
         attachment.has_macros = memmem::find(bytes, b"_\0V\0B\0A\0_\0P\0R\0O\0J\0E\0C\0T\0").is_some();
@@ -93,20 +95,15 @@ fn detect(bytes: &[u8]) -> Option<&'static str> {
     infer::get(bytes).map(|kind| kind.mime_type())
 }
 
-/// Reads the names of a ZIP archive from its local headers (APPNOTE, section 4.3.7).
-fn zip_entries(bytes: &[u8], attachment: &mut Attachment) {
-    for at in memmem::find_iter(bytes, b"PK\x03\x04").take(ENTRIES) {
-        let short = |offset: usize| {
-            let pair = bytes.get(at + offset..at + offset + 2)?;
-            Some(u16::from_le_bytes([*pair.first()?, *pair.get(1)?]))
-        };
-        let (Some(flags), Some(name_len)) = (short(6), short(26)) else { break };
-        attachment.is_encrypted |= flags & 1 == 1;
-        let name = bytes.get(at + 30..at + 30 + usize::from(name_len).min(1_024)).unwrap_or_default();
-        if !name.is_empty() {
-            attachment.entries.push(super::field::clean(&String::from_utf8_lossy(name)));
-        }
-    }
+/// Reads what an archive holds. Returns the addresses that an Office document fetches.
+fn archive(bytes: &[u8], limits: &Limits, attachment: &mut Attachment) -> Vec<String> {
+    let mut budget = limits.attachment_bytes;
+    let listing = archive::list(bytes, &mut budget);
+    attachment.entries = listing.names;
+    attachment.is_encrypted = listing.is_encrypted;
+    attachment.is_over_limit = listing.is_over_limit;
+    attachment.fetches = !listing.external.is_empty();
+    listing.external.into_iter().take(DOCUMENT_LINKS).collect()
 }
 
 /// Reads the link targets of a PDF that stand outside of compressed streams.

@@ -3,6 +3,7 @@
 //! [`parse`] never fails: what it cannot read becomes a [`Problem`], and the raw bytes are always there.
 //! It is pure and bounded (see [`Limits`]); the one place that decodes and inflates.
 
+mod archive;
 mod attachment;
 mod decode;
 mod edits;
@@ -137,6 +138,10 @@ pub struct Attachment {
     pub entries: Vec<String>,
     /// Whether an archive or a document needs a password.
     pub is_encrypted: bool,
+    /// Whether an archive is larger, deeper or fuller than is read.
+    pub is_over_limit: bool,
+    /// Whether an Office document fetches a template or an object from elsewhere.
+    pub fetches: bool,
     /// Whether an Office document holds macros.
     pub has_macros: bool,
     /// Whether a PDF or an HTML page runs a script or starts a program.

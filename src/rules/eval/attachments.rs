@@ -2,10 +2,14 @@
 
 use crate::message::Attachment;
 
-use super::{Context, Function};
+use super::{Context, Function, plainly};
 
 /// The functions of this family.
 pub(super) const FUNCTIONS: &[(&str, Function)] = &[
+    ("attachment_over_limit", |context, _| {
+        plainly(context.message.attachments.iter().any(|file| file.is_over_limit))
+    }),
+    ("attachment_fetches", |context, _| plainly(context.message.attachments.iter().any(|file| file.fetches))),
     ("attachment_program", attachment_program),
     ("attachment_macros", attachment_macros),
     ("attachment_page", attachment_page),
