@@ -129,9 +129,27 @@ impl<'r> Pass<'r, '_> {
                 let (Some(rule), Some(last)) = (group.rules.get(position), tried.get(position)) else {
                     continue;
                 };
-                for piece in 0..run.len() {
+                let is_free = match self.test(*rule) {
+                    Some(Compiled::Pattern { pattern, .. }) if self.is_active(*rule) => {
+                        pattern.is_free().then_some(pattern)
+                    }
+                    _ => continue,
+                };
+                let mut piece = 0;
+                while piece < run.len() {
+                    // One look at all pieces tells the next that can match.
+                    if let Some(pattern) = is_free {
+                        match pattern.possible(run.text(), run.start(piece)) {
+                            Some(at) => piece = run.piece_at(at).max(piece),
+                            None => break,
+                        }
+                    }
                     if *last != before + piece + 1 {
                         self.try_rule(*rule, before + piece + 1, run.piece(piece), view.has_subject);
+                    }
+                    piece += 1;
+                    if self.is_done(*rule) {
+                        break;
                     }
                 }
             }
@@ -139,11 +157,17 @@ impl<'r> Pass<'r, '_> {
         }
     }
 
+    /// Whether more hits of a rule would not count.
+    fn is_done(&self, rule: usize) -> bool {
+        let most = self.set.rules.get(rule).map_or(0, Entry::most_hits);
+        self.hits.get(rule).is_some_and(|hit| hit.count >= most)
+    }
+
     /// Tries a rule on the piece of a number, from 1.
     fn try_rule(&mut self, rule: usize, number: usize, text: &[u8], has_subject: bool) {
         let Some(entry) = self.set.rules.get(rule) else { return };
-        let is_done = self.hits.get(rule).is_some_and(|hit| hit.count >= entry.most_hits());
-        if is_done || !self.is_active(rule) || entry.flags.no_subject && has_subject && number == 1 {
+        if self.is_done(rule) || !self.is_active(rule) || entry.flags.no_subject && has_subject && number == 1
+        {
             return;
         }
         if let Compiled::Pattern { pattern, .. } = &entry.test {

@@ -54,6 +54,11 @@ impl<'a> Run<'a> {
         self.pieces.get(index).and_then(|range| self.text.get(range.clone())).unwrap_or_default()
     }
 
+    /// Returns where a piece begins.
+    pub(super) fn start(&self, index: usize) -> usize {
+        self.pieces.get(index).map_or(self.text.len(), |range| range.start)
+    }
+
     /// Returns the index of the piece that a place is in.
     pub(super) fn piece_at(&self, at: usize) -> usize {
         self.pieces.partition_point(|piece| piece.end <= at)

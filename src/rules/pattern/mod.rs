@@ -32,6 +32,8 @@ pub(super) struct Pattern {
     exact: Option<Box<fancy_regex::Regex>>,
     is_unicode: bool,
     ignores_case: bool,
+    /// Whether it may match anywhere: nothing in it speaks of the beginning or the end of the text.
+    is_free: bool,
     /// The names of its groups.
     names: Vec<String>,
 }
@@ -83,7 +85,6 @@ impl Pattern {
             .case_insensitive(ignores_case)
             .dot_matches_new_line(dot_is_all)
             .size_limit(PROGRAM_BYTES)
-            .dfa_size_limit(CACHE_BYTES)
             .build()
             .map_err(|error| format!("the pattern does not compile: {}", last_line(&error.to_string())))?;
         let exact = translated.exact.map(|exact| {
@@ -102,7 +103,10 @@ impl Pattern {
                 .map_err(|error| format!("the pattern does not compile: {}", last_line(&error.to_string())))
         });
         let names = linear.capture_names().flatten().map(str::to_owned).collect();
-        Ok(Pattern { linear, exact: exact.transpose()?, is_unicode, ignores_case, names })
+        let mut pattern =
+            Pattern { linear, exact: exact.transpose()?, is_unicode, ignores_case, is_free: false, names };
+        pattern.is_free = pattern.hir().is_some_and(|hir| !hir.properties().look_set().contains_anchor());
+        Ok(pattern)
     }
 
     /// Returns the place of the first match at or behind `from`.
@@ -112,6 +116,16 @@ impl Pattern {
         let end = text.len().min(possible.start() + EXACT_BYTES);
         let text = text.get(..end)?;
         budget.backtrack(|| exact.find_from_pos(text, possible.start()).ok())?.map(|found| found.range())
+    }
+
+    /// Whether it may match anywhere in a text, so that a text that is longer shows at once whether it can.
+    pub(super) fn is_free(&self) -> bool {
+        self.is_free
+    }
+
+    /// Returns where a match may begin at or behind `from`; there may be none.
+    pub(super) fn possible(&self, text: &[u8], from: usize) -> Option<usize> {
+        self.linear.find_at(text, from.min(text.len())).map(|found| found.start())
     }
 
     /// Returns what the named groups hold in the first match.
