@@ -167,7 +167,7 @@ pub fn markup(source: &[u8]) -> Markup {
     for token in Tokenizer::new_with_emitter(text.as_ref(), emitter).flatten().take(TOKENS) {
         match token {
             Token::StartTag(tag) => reader.start(&tag),
-            Token::EndTag(tag) => reader.count(&String::from_utf8_lossy(&tag.name).into_owned(), -1),
+            Token::EndTag(tag) => reader.count(&String::from_utf8_lossy(&tag.name), -1),
             Token::String(text) => reader.text(&String::from_utf8_lossy(&text.value)),
             Token::Comment(comment) => {
                 let comment = format!("<!--{}-->", String::from_utf8_lossy(&comment.value));

@@ -107,7 +107,7 @@ fn addresses(text: &str) -> impl Iterator<Item = IpAddr> {
     let bare = text
         .split([' ', '(', ')', '@', '[', ']', '='])
         .filter(|word| word.contains('.') || word.contains(':'))
-        .filter_map(move |word| read(word));
+        .filter_map(read);
     in_brackets.chain(bare).collect::<Vec<_>>().into_iter()
 }
 

@@ -36,7 +36,8 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     fn whole(text: impl Into<Cow<'a, [u8]>>) -> Self {
         let text = text.into();
-        Run { pieces: vec![0..text.len()], text }
+        let pieces = std::iter::once(0..text.len()).collect();
+        Run { pieces, text }
     }
 
     /// Returns the text.

@@ -2,11 +2,9 @@
 
 use mail_parser::DateTime;
 
-use super::{Context, Function, domain_of, plainly};
+use super::{Context, Function, argument_matches, domain_of, plainly};
 use crate::message::relay;
-use crate::rules::budget::Budget;
 use crate::rules::definition::{Form, Piece};
-use crate::rules::pattern::Pattern;
 use crate::rules::view;
 
 /// The functions of this family.
@@ -253,10 +251,7 @@ fn is_freemail(context: &Context<'_>, address: &str) -> bool {
 }
 
 fn fits(address: &str, pattern: Option<&String>) -> bool {
-    pattern.is_none_or(|pattern| {
-        Pattern::of_body(pattern, "i")
-            .is_ok_and(|pattern| pattern.find(address.as_bytes(), 0, &mut Budget::default()).is_some())
-    })
+    pattern.is_none_or(|pattern| argument_matches(pattern, std::iter::once(address)))
 }
 
 /// `check_freemail_from(PATTERN)`

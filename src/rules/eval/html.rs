@@ -2,9 +2,7 @@
 
 use crate::message::Markup;
 
-use super::{Context, Function, plainly};
-use crate::rules::budget::Budget;
-use crate::rules::pattern::Pattern;
+use super::{Context, Function, argument_matches, plainly};
 
 /// The functions of this family.
 pub(super) const FUNCTIONS: &[(&str, Function)] = &[
@@ -119,22 +117,14 @@ fn test(context: &Context<'_>, arguments: &[String]) -> Option<String> {
 }
 
 /// `html_text_match(title|comment|anchor, PATTERN)`
-fn text_match(context: &Context<'_>, arguments: &[String]) -> Option<String> {
-    let pattern = arguments.get(1)?;
-    let pattern = Pattern::of_body(pattern, "i").ok()?;
-    let mut budget = Budget::default();
-    let texts = |page: &Markup| match arguments.first().map(String::as_str) {
-        Some("title") => page.titles.clone(),
-        Some("comment") => page.comments.clone(),
-        Some("anchor") => page.anchors.clone(),
-        _ => Vec::new(),
+fn text_match<'c>(context: &'c Context<'_>, arguments: &[String]) -> Option<String> {
+    let texts = |page: &'c Markup| match arguments.first().map(String::as_str) {
+        Some("title") => page.titles.as_slice(),
+        Some("comment") => page.comments.as_slice(),
+        Some("anchor") => page.anchors.as_slice(),
+        _ => &[],
     };
-    let found = context
-        .markup()
-        .iter()
-        .flat_map(texts)
-        .any(|text| pattern.find(text.as_bytes(), 0, &mut budget).is_some());
-    plainly(found)
+    plainly(argument_matches(arguments.get(1)?, context.markup().iter().flat_map(texts).map(String::as_str)))
 }
 
 /// `html_title_subject_ratio(RATIO)`: the title is so much longer than the subject.

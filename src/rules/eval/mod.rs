@@ -18,14 +18,16 @@ mod relay;
 mod sender;
 mod welcome;
 
-use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{HashMap, HashSet};
 
 use crate::mail::Envelope;
 use crate::message::{self, Link, LinkSource, Mailbox, Markup, Message};
 
 use super::Subject;
+use super::budget::Budget;
 use super::definition::Settings;
+use super::pattern::Pattern;
 
 use lists::Lists;
 
@@ -251,6 +253,26 @@ pub(super) fn link_texts(link: &Link, key: &str) -> Vec<String> {
         ],
         _ => Vec::new(),
     }
+}
+
+/// Whether a pattern in the arguments of a rule, case aside, matches one of the texts. Compiled once a thread.
+fn argument_matches<'t>(pattern: &str, mut texts: impl Iterator<Item = &'t str>) -> bool {
+    /// Most patterns that are kept; rule files have some dozens.
+    const PATTERNS: usize = 1_000;
+    thread_local! {
+        static COMPILED: RefCell<HashMap<String, Option<Pattern>>> = RefCell::default();
+    }
+    COMPILED.with_borrow_mut(|compiled| {
+        if compiled.len() >= PATTERNS {
+            compiled.clear();
+        }
+        let entry = compiled.entry(pattern.to_owned());
+        let compiled = entry.or_insert_with_key(|pattern| Pattern::of_body(pattern, "i").ok());
+        let mut budget = Budget::default();
+        compiled
+            .as_ref()
+            .is_some_and(|pattern| texts.any(|text| pattern.find(text.as_bytes(), 0, &mut budget).is_some()))
+    })
 }
 
 /// Returns the domain of an address, lower case; empty where there is none.
