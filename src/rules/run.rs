@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use memchr::memmem;
+
 use super::budget::Budget;
 use super::definition::{Form, LinkCondition};
 use super::eval::Context;
@@ -230,7 +232,16 @@ impl<'r> Pass<'r, '_> {
         let Compiled::Template { target, source, is_negated, if_unset } = &entry.test else {
             return Hit::default();
         };
-        let Some(source) = fill(source, &self.captured) else { return Hit::default() };
+        // Most texts do not hold what was captured: to see that is cheaper than to compile a pattern.
+        let is_possible = self.views.with(target, self.context, |view| {
+            template_names(source).iter().all(|name| {
+                let values = self.captured.get(name).map(Vec::as_slice).unwrap_or_default();
+                view.is_none_or(|view| values.iter().any(|value| holds(view, value)))
+            })
+        });
+        let Some(source) = fill(source, &self.captured).filter(|_| is_possible || *is_negated) else {
+            return Hit::default();
+        };
         let Ok(pattern) = Pattern::compile(&source) else { return Hit::default() };
         self.budget.begin(rule);
         let mut hit = Hit::default();
@@ -298,6 +309,12 @@ impl Entry {
     fn most_hits(&self) -> u32 {
         if self.flags.multiple { self.flags.max_hits.unwrap_or(HITS).clamp(1, HITS) } else { 1 }
     }
+}
+
+/// Whether a text holds a value, the case of ASCII letters aside.
+fn holds(view: &View<'_>, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    view.runs().iter().any(|run| memmem::find(&run.text().to_ascii_lowercase(), value.as_bytes()).is_some())
 }
 
 /// Puts captured texts in the place of their names; `None` when one is not known.
