@@ -18,6 +18,8 @@
 //! client MTA ◄── reply, one for each recipient, built only from Custody
 //! ```
 //!
+//! Clients of other filters come in through [`door`]: they are told what scanning found, and keep the mail.
+//!
 //! [`gateway::Transaction`] is that path on one page.
 //!
 //! # Invariants
