@@ -4,7 +4,7 @@
 
 use memchr::memmem;
 
-use super::{Attachment, Limits, archive, html};
+use super::{Attachment, Limits, archive, html, pdf};
 
 /// Most links that are read from a document.
 const DOCUMENT_LINKS: usize = 20;
@@ -45,10 +45,10 @@ pub(super) fn read(
         attachment.is_encrypted =
             memmem::find(bytes, b"E\0n\0c\0r\0y\0p\0t\0e\0d\0P\0a\0c\0k\0a\0g\0e\0").is_some();
     } else if bytes.starts_with(b"%PDF") {
-        attachment.has_script =
-            [&b"/JavaScript"[..], b"/Launch"].iter().any(|word| memmem::find(bytes, word).is_some());
-        attachment.is_encrypted = memmem::find(bytes, b"/Encrypt").is_some();
-        links.extend(pdf_links(bytes));
+        let pdf = pdf::read(bytes, limits.attachment_bytes);
+        attachment.has_script = pdf.has_script;
+        attachment.is_encrypted = pdf.is_encrypted;
+        links.extend(pdf.links);
     } else if detected_type == Some("text/html")
         || detected_type == Some("image/svg+xml")
         || declared_type == "text/html"
@@ -104,19 +104,6 @@ fn archive(bytes: &[u8], limits: &Limits, attachment: &mut Attachment) -> Vec<St
     attachment.is_over_limit = listing.is_over_limit;
     attachment.fetches = !listing.external.is_empty();
     listing.external.into_iter().take(DOCUMENT_LINKS).collect()
-}
-
-/// Reads the link targets of a PDF that stand outside of compressed streams.
-fn pdf_links(bytes: &[u8]) -> impl Iterator<Item = String> {
-    memmem::find_iter(bytes, b"/URI")
-        .take(10 * DOCUMENT_LINKS)
-        .filter_map(|at| {
-            let rest =
-                bytes.get(at + 4..bytes.len().min(at + 2_048))?.trim_ascii_start().strip_prefix(b"(")?;
-            let end = memchr::memchr(b')', rest)?;
-            Some(super::field::clean(&String::from_utf8_lossy(rest.get(..end)?)))
-        })
-        .take(DOCUMENT_LINKS)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod html;
 mod link;
 mod markup;
 mod mime;
+mod pdf;
 mod problem;
 mod received;
 
