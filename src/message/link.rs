@@ -1,9 +1,14 @@
 //! Links: those written out in a text, and what can be said of any.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use memchr::memchr2_iter;
 use url::Url;
 
 use super::{Link, LinkSource};
+
+/// Most parameters of a link that are looked at.
+const PARAMETERS: usize = 30;
 
 impl Link {
     /// Returns the host of the target in lower case, an IDN in its ASCII form; `None` for what is no web
@@ -35,6 +40,56 @@ pub fn host(target: &str) -> Option<String> {
         return None;
     }
     url.host_str().map(|host| host.trim_end_matches('.').to_ascii_lowercase())
+}
+
+/// Returns where a link leads on to, when that stands in the link itself: in a parameter, plain or in base64, in
+/// the path, or as gateways rewrite links.
+pub(super) fn onward(target: &str) -> Option<String> {
+    let url = Url::parse(target.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    let is_web = |text: &str| {
+        let rest = ["http://", "https://"]
+            .iter()
+            .find(|scheme| starts_with(text, scheme))
+            .and_then(|scheme| text.get(scheme.len()..));
+        rest.is_some_and(|rest| rest.split(['/', '?', '#']).next().is_some_and(|host| host.contains('.')))
+    };
+    for (_, value) in url.query_pairs().take(PARAMETERS) {
+        if is_web(&value) {
+            return Some(value.into_owned());
+        }
+        // Bing writes `a1` before the base64, Proofpoint `-3A` for a percent escape and `_` for a slash.
+        let encoded = value.strip_prefix("a1").unwrap_or(&value);
+        if encoded.len() >= 16 && encoded.starts_with("aHR0c") {
+            let bytes = URL_SAFE_NO_PAD
+                .decode(encoded.trim_end_matches('=').replace('+', "-").replace('/', "_"))
+                .ok();
+            if let Some(text) =
+                bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|text| is_web(text))
+            {
+                return Some(text);
+            }
+        }
+        if starts_with(&value, "http-3A") || starts_with(&value, "https-3A") {
+            let text = value
+                .replace("-3A", ":")
+                .replace('_', "/")
+                .replace("-2D", "-")
+                .replace("-26", "&")
+                .replace("-3D", "=");
+            return Some(text).filter(|text| is_web(text));
+        }
+    }
+    let path = url.path();
+    if let Some(inner) =
+        path.split_once("__").and_then(|(_, rest)| rest.split_once("__")).map(|(inner, _)| inner)
+    {
+        return Some(inner.to_owned()).filter(|inner| is_web(inner));
+    }
+    if let Some(inner) = path.split_once("/amp/s/").map(|(_, inner)| format!("https://{inner}")) {
+        return Some(inner).filter(|inner| is_web(inner));
+    }
+    let inner = path.get(1..).and_then(|path| path.find("http").and_then(|at| path.get(at..)));
+    inner.map(|inner| inner.replace("%3A", ":").replace("%2F", "/")).filter(|inner| is_web(inner))
 }
 
 fn starts_with(text: &str, prefix: &str) -> bool {
@@ -106,6 +161,33 @@ mod tests {
             ("ü:www.ü.example!", &["www.ü.example"]),
         ] {
             assert_eq!(in_text(text).collect::<Vec<_>>(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn links_within_links_are_read() {
+        for (target, expected) in [
+            (
+                "https://www.google.com/url?q=https%3A%2F%2Fevil.example%2Fx&sa=D",
+                Some("https://evil.example/x"),
+            ),
+            ("https://l.facebook.com/l.php?u=http://a.example/", Some("http://a.example/")),
+            (
+                "https://www.bing.com/ck/a?u=a1aHR0cHM6Ly9ldmlsLmV4YW1wbGUv&ntb=1",
+                Some("https://evil.example/"),
+            ),
+            (
+                "https://urldefense.proofpoint.com/v2/url?u=https-3A__evil.example_x",
+                Some("https://evil.example/x"),
+            ),
+            ("https://urldefense.com/v3/__https://evil.example/x__;!!abc", Some("https://evil.example/x")),
+            ("https://www.google.com/amp/s/evil.example/p", Some("https://evil.example/p")),
+            ("https://a.example/go/https://b.example/x", Some("https://b.example/x")),
+            ("https://a.example/?q=hello", None),
+            ("https://a.example/http-guide", None),
+            ("mailto:a@example.org?u=http://b.example/", None),
+        ] {
+            assert_eq!(onward(target).as_deref(), expected, "{target}");
         }
     }
 

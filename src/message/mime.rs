@@ -324,7 +324,16 @@ impl<'l> Walk<'l> {
             self.note(Problem::TooManyLinks);
         }
         let target = decode::prefix(&target, self.limits.link_bytes).to_owned();
+        // A link may lead on and on; what it carries itself is read two steps far.
+        let onward = link::onward(&target).filter(|_| source != LinkSource::Image);
+        let further = onward.as_deref().and_then(link::onward);
         self.message.links.push(super::Link { text, target, source });
+        for target in onward.into_iter().chain(further) {
+            if self.message.links.len() < self.limits.links {
+                let source = LinkSource::Redirected;
+                self.message.links.push(super::Link { text: String::new(), target, source });
+            }
+        }
     }
 }
 

@@ -111,6 +111,8 @@ pub enum LinkSource {
     Form,
     /// A PDF or an HTML page that is attached.
     Attachment,
+    /// Within another link, which leads on to it.
+    Redirected,
 }
 
 /// A link: what the reader sees and where it goes.

@@ -247,7 +247,7 @@ pub(super) fn link_texts(link: &Link, key: &str) -> Vec<String> {
                 LinkSource::Anchor => "a",
                 LinkSource::Image => "img",
                 LinkSource::Form => "form",
-                LinkSource::Text | LinkSource::Attachment => "parsed",
+                LinkSource::Text | LinkSource::Attachment | LinkSource::Redirected => "parsed",
             }
             .to_owned(),
         ],
