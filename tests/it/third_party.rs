@@ -66,7 +66,8 @@ fn every_hostile_message_costs_little_and_is_told() {
         if !name.ends_with(".eml") {
             continue;
         }
-        // Two seconds of a processor for the whole program, rules compiled included; more kills it.
+        // Four seconds of a processor for the whole program, a debug build that compiles its rules first; more
+        // kills it.
         let output = Command::new("prlimit")
             .args(["--cpu=4", env!("CARGO_BIN_EXE_lazaret"), "scan", "--json"])
             .arg(&path)
