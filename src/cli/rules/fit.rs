@@ -7,7 +7,6 @@
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,7 +16,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Selection;
 use crate::config::Config;
-use crate::mail::{Client, Envelope, Mail, TransactionId};
 use crate::message;
 use crate::rules::{FitOptions, Prior, RuleSet, Sample, Subject, fit, fitted_score};
 
@@ -146,13 +144,7 @@ fn samples(
     }
     let bar = ProgressBar::new(entries.len() as u64)
         .with_style(ProgressStyle::with_template("scanning [{bar:40}] {pos}/{len}  {eta}")?);
-    let envelope = Envelope {
-        id: TransactionId::from_random([0; TransactionId::LEN]),
-        direction: arguments.selection.direction(),
-        client: Client::new(SocketAddr::from(([127, 0, 0, 1], 0))),
-        mail: Mail::default(),
-        recipients: Vec::new(),
-    };
+    let envelope = arguments.selection.envelope();
     let mut campaigns: BTreeMap<(bool, u64), Vec<Vec<usize>>> = BTreeMap::new();
     for (is_spam, path) in entries {
         let raw = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;

@@ -5,6 +5,7 @@ mod fit;
 mod import;
 mod show;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,7 +13,7 @@ use clap::{Args, Subcommand};
 
 use crate::app;
 use crate::config::Config;
-use crate::mail::Direction;
+use crate::mail::{Client, Direction, Envelope, Mail, TransactionId};
 use crate::rules::{Problem, RuleSet, Source};
 
 #[derive(Debug, Subcommand)]
@@ -45,6 +46,17 @@ pub(super) struct Selection {
 impl Selection {
     fn direction(&self) -> Direction {
         if self.outbound { Direction::Outbound } else { Direction::Inbound }
+    }
+
+    /// Makes up the envelope of a message on disk, of which only the direction is known.
+    fn envelope(&self) -> Envelope {
+        Envelope {
+            id: TransactionId::from_random([0; TransactionId::LEN]),
+            direction: self.direction(),
+            client: Client::new(SocketAddr::from(([127, 0, 0, 1], 0))),
+            mail: Mail::default(),
+            recipients: Vec::new(),
+        }
     }
 
     fn sources(&self, config: &Config) -> anyhow::Result<Vec<Source>> {

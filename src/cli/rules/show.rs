@@ -1,6 +1,5 @@
 //! `lazaret rules list|explain|test`.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,7 +9,6 @@ use clap::Args;
 use super::Selection;
 use crate::cli::messages;
 use crate::config::Config;
-use crate::mail::{Client, Envelope, Mail, TransactionId};
 use crate::message;
 use crate::rules::{Rule, RuleSet, Subject};
 
@@ -122,13 +120,7 @@ pub(super) fn test(arguments: &Test, config: &Config) -> anyhow::Result<ExitCode
         let is_good = failed.is_empty() && !super::check::has_errors(&problems);
         return Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let envelope = Envelope {
-        id: TransactionId::from_random([0; TransactionId::LEN]),
-        direction: arguments.selection.direction(),
-        client: Client::new(SocketAddr::from(([127, 0, 0, 1], 0))),
-        mail: Mail::default(),
-        recipients: Vec::new(),
-    };
+    let envelope = arguments.selection.envelope();
     let [path] = arguments.messages.as_slice() else {
         for path in &arguments.messages {
             let raw = read(path)?;
