@@ -15,7 +15,8 @@ const FILES: usize = 1_000;
 /// Largest file.
 const FILE_BYTES: u64 = 32 << 20;
 
-/// Reads the rule files of a folder in the order of their names, or one file, and those that they include.
+/// Reads the rule files of a folder in the order of their names, or one file, and those that they include. Only
+/// files below the folder are included, whatever links and names say.
 ///
 /// # Errors
 /// What could not be read.
@@ -31,6 +32,13 @@ pub fn rule_sources(path: &Path) -> anyhow::Result<Vec<Source>> {
     } else {
         paths.push(path.to_owned());
     }
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder.canonicalize().with_context(reading)?;
+    let is_below = |name: &str| {
+        let real = Path::new(name).canonicalize();
+        real.is_ok_and(|real| real.starts_with(&folder) && real.is_file())
+    };
     let mut sources: Vec<Source> = paths.iter().map(|path| read(path)).collect::<anyhow::Result<_>>()?;
     let mut seen: HashSet<String> = sources.iter().map(|source| source.name.clone()).collect();
     let mut next = 0;
@@ -38,7 +46,7 @@ pub fn rule_sources(path: &Path) -> anyhow::Result<Vec<Source>> {
         next += 1;
         for name in source.includes() {
             // What is not there is a problem only where the line applies.
-            if seen.insert(name.clone()) && Path::new(&name).is_file() {
+            if seen.insert(name.clone()) && is_below(&name) {
                 sources.push(Source { is_included: true, ..read(Path::new(&name))? });
             }
         }

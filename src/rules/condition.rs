@@ -1,5 +1,7 @@
 //! The conditions of `if` blocks: what this program can do, in the words of SpamAssassin.
 
+use std::collections::HashSet;
+
 /// The version of SpamAssassin whose language is read.
 const VERSION: f64 = 4.000_001;
 /// The version of Perl whose patterns are read.
@@ -40,69 +42,119 @@ const PLUGINS: [&str; 29] = [
     "WelcomeListSubject",
 ];
 
-/// Features that `can` and `has` are asked about, by the last word of their name.
-const FEATURES: [&str; 27] = [
-    "feature_aux_tlds",
+/// Features that `can` and `has` are asked about: those of the language, then those of plugins.
+const FEATURES: [&str; 47] = [
+    "feature_bayes_auto_learn_on_error",
+    "feature_bayes_stopwords",
+    "feature_blocklist_welcomelist",
     "feature_bug6558_free",
     "feature_capture_rules",
+    "feature_compile_regexp",
+    "feature_dns_block_rule",
     "feature_dns_local_ports_permit_avoid",
+    "feature_dns_query_restriction",
     "feature_edns",
-    "feature_fns_extended",
+    "feature_get_host",
+    "feature_header_address_parser",
+    "feature_header_first_last",
+    "feature_header_match_many",
     "feature_local_tests_only",
+    "feature_meta_rules_matching",
     "feature_originating_ip_headers",
     "feature_registryboundaries",
     "feature_subjprefix",
+    "feature_uri_host_listed",
     "feature_welcomelist_blocklist",
     "feature_yesno_takes_args",
-    "has_arc",
-    "has_check_abundant_unicode_ratio",
-    "has_check_body_length",
-    "has_check_for_ascii_text_illegal",
-    "has_check_freemail_replyto",
-    "has_dns_block_rule",
-    "feature_dns_block_rule",
-    "has_tflags_domains_only",
+    "has_tflags_nolog",
     "has_tflags_nosubject",
-    "has_tflags_maxhits",
-    "has_uridnsbl_for_a",
     "perl_min_version_5010000",
-    "has_short_url_redir",
-    "has_check_uri_host_listed",
-    "has_welcomelist_blocklist",
+    "AskDNS::has_tag_header",
+    "BodyEval::has_check_body_length",
+    "BodyEval::has_plaintext_body_sig_ratio",
+    "DKIM::has_arc",
+    "DNSEval::has_tflags_domains_only",
+    "DNSEval::has_tflags_ips_only",
+    "DecodeShortURLs::has_clear",
+    "DecodeShortURLs::has_get",
+    "DecodeShortURLs::has_short_url",
+    "DecodeShortURLs::has_short_url_redir",
+    "HashBL::has_hashbl_emails",
+    "HashBL::has_hashbl_uris",
+    "MIMEEval::has_check_abundant_unicode_ratio",
+    "MIMEEval::has_check_for_ascii_text_illegal",
+    "MIMEEval::has_check_qp_ratio",
+    "MIMEHeader::has_all_header",
+    "MIMEHeader::has_capture_rules",
+    "MIMEHeader::has_tflags_multiple",
+    "SPF::has_check_for_spf_errors",
+    "URIDNSBL::has_tflags_domains_only",
+    "URIDNSBL::has_uridnsbl_for_a",
+    "URIDetail::has_host_key",
 ];
 
-/// Whether a condition holds.
+const PLUGIN: &str = "Mail::SpamAssassin::Plugin::";
+const LANGUAGE: &str = "Mail::SpamAssassin::Conf::";
+
+/// What `enable_compat` has switched on from the start, as in SpamAssassin's own installation: the rules of
+/// welcome and block lists go by their present names alone.
+pub(super) const COMPATIBILITY: [&str; 1] = ["welcomelist_blocklist"];
+
+/// What a condition comes to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) holds: bool,
+    /// A plugin that is not here and for whose want it does not hold.
+    pub(super) missing: Option<String>,
+}
+
+/// Computes a condition; `compatibility` has what `enable_compat` switched on.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub(super) fn holds(source: &str) -> Result<bool, String> {
-    let mut reader = Reader { rest: source.trim() };
+pub(super) fn answer(source: &str, compatibility: &HashSet<String>) -> Result<Answer, String> {
+    let mut reader = Reader { rest: source.trim(), compatibility, missing: None };
     let value = reader.any(DEPTH)?;
-    if reader.rest.is_empty() {
-        Ok(value != 0.0)
-    } else {
-        Err(format!("`{}` is not expected here", reader.rest))
+    if !reader.rest.is_empty() {
+        return Err(format!("`{}` is not expected here", reader.rest));
     }
+    let holds = value != 0.0;
+    Ok(Answer { holds, missing: reader.missing.filter(|_| !holds) })
+}
+
+/// Computes the condition of `ifplugin`.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub(super) fn plugin(name: &str) -> Result<Answer, String> {
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        return Err("`ifplugin` has one name".to_owned());
+    }
+    let holds = has_plugin(name);
+    Ok(Answer { holds, missing: (!holds).then(|| name.to_owned()) })
 }
 
 /// Whether a plugin of this name is part of this program.
-pub(super) fn has_plugin(name: &str) -> bool {
-    let name = name.trim().strip_prefix("Mail::SpamAssassin::Plugin::").unwrap_or(name.trim());
-    PLUGINS.contains(&name)
+fn has_plugin(name: &str) -> bool {
+    let name = name.strip_prefix(PLUGIN).unwrap_or(name);
+    // It was renamed.
+    PLUGINS.contains(&name) || name == "Dmarc"
 }
 
-fn has_feature(name: &str) -> bool {
-    let name = name.trim();
-    let (owner, feature) = name.rsplit_once("::").unwrap_or(("", name));
-    let owner_is_here = match owner.strip_prefix("Mail::SpamAssassin::Plugin::") {
-        Some(plugin) => PLUGINS.contains(&plugin),
-        None => true,
-    };
-    owner_is_here && FEATURES.contains(&feature)
+fn has_feature(name: &str, compatibility: &HashSet<String>) -> bool {
+    if let Some(feature) = name.strip_prefix(LANGUAGE) {
+        return match feature.strip_prefix("compat_") {
+            Some(switch) => compatibility.contains(switch),
+            None => FEATURES.contains(&feature),
+        };
+    }
+    name.strip_prefix(PLUGIN).is_some_and(|feature| feature.contains("::") && FEATURES.contains(&feature))
 }
 
 struct Reader<'a> {
     rest: &'a str,
+    compatibility: &'a HashSet<String>,
+    missing: Option<String>,
 }
 
 impl Reader<'_> {
@@ -170,13 +222,23 @@ impl Reader<'_> {
         match word {
             "version" => return Ok(VERSION),
             "perl_version" => return Ok(PERL_VERSION),
+            // Rules look up nothing.
+            "local_tests_only" => return Ok(1.0),
             "plugin" | "can" | "has" => {}
             _ => return word.parse().map_err(|_| format!("`{word}` is no condition")),
         }
         let inner = self.rest.strip_prefix('(').and_then(|rest| rest.split_once(')'));
         let (name, rest) = inner.ok_or("a name in parentheses is missing")?;
         self.rest = rest.trim_start();
-        Ok(truth(if word == "plugin" { has_plugin(name) } else { has_feature(name) }))
+        let name = name.trim();
+        if word != "plugin" {
+            return Ok(truth(has_feature(name, self.compatibility)));
+        }
+        let is_here = has_plugin(name);
+        if !is_here {
+            self.missing = Some(name.to_owned());
+        }
+        Ok(truth(is_here))
     }
 }
 
@@ -188,6 +250,20 @@ fn truth(is_true: bool) -> f64 {
 mod tests {
     use super::*;
 
+    fn holds(source: &str) -> Result<bool, String> {
+        let compatibility = HashSet::from(["on".to_owned()]);
+        answer(source, &compatibility).map(|answer| answer.holds)
+    }
+
+    #[test]
+    fn what_is_left_out_for_want_of_a_plugin_is_told() {
+        let missing = |source: &str| answer(source, &HashSet::new()).unwrap().missing;
+        assert_eq!(missing("plugin(Mail::X)"), Some("Mail::X".to_owned()));
+        assert_eq!(missing("!plugin(Mail::X)"), None);
+        assert_eq!(plugin("Mail::X").unwrap().missing, Some("Mail::X".to_owned()));
+        assert!(plugin("").is_err() && plugin("A B").is_err());
+    }
+
     #[test]
     fn conditions_are_read_as_in_rule_files() {
         for (source, expected) in [
@@ -198,6 +274,12 @@ mod tests {
             ("can(Mail::SpamAssassin::Conf::feature_bug6558_free) && !(perl_version < 5.01)", Ok(true)),
             ("has(Mail::SpamAssassin::Plugin::Razor2::has_check_body_length)", Ok(false)),
             ("0 || 1 && 0", Ok(false)),
+            ("local_tests_only && plugin( Mail::SpamAssassin::Plugin::SPF )", Ok(true)),
+            ("can(Mail::SpamAssassin::Conf::compat_on)", Ok(true)),
+            ("can(Mail::SpamAssassin::Conf::compat_off)", Ok(false)),
+            ("has(Mail::SpamAssassin::Plugin::URIDetail::has_host_key)", Ok(true)),
+            ("has(Mail::SpamAssassin::Plugin::BodyEval::has_host_key)", Ok(false)),
+            ("can(Mail::SpamAssassin::Conf::feature_geodb)", Ok(false)),
             ("can(", Err("a name in parentheses is missing")),
             ("frobnicate", Err("`frobnicate` is no condition")),
             ("(1", Err("a parenthesis is not closed")),

@@ -185,6 +185,29 @@ impl Settings {
         self.values.remove(keyword);
     }
 
+    /// Takes words out of a keyword's lines. A list in parentheses, which stands first in a line and among
+    /// the words, names the lines that are meant.
+    pub(super) fn remove_words(&mut self, keyword: &str, words: &str) {
+        let list = words.split_whitespace().next().filter(|word| word.starts_with('('));
+        let taken: std::collections::HashSet<&str> = words.split_whitespace().collect();
+        let Some(lines) = self.values.get_mut(keyword) else { return };
+        for line in lines.iter_mut() {
+            if list.is_some_and(|list| line.split_whitespace().next() != Some(list)) {
+                continue;
+            }
+            let kept = line.split_whitespace().filter(|word| word.starts_with('(') || !taken.contains(word));
+            *line = kept.collect::<Vec<_>>().join(" ");
+        }
+        lines.retain(|line| line.split_whitespace().any(|word| !word.starts_with('(')));
+    }
+
+    /// Takes lines out that begin with a word.
+    pub(super) fn remove_lines(&mut self, keyword: &str, first: &str) {
+        if let Some(lines) = self.values.get_mut(keyword) {
+            lines.retain(|line| line.split_whitespace().next() != Some(first));
+        }
+    }
+
     /// Returns the rest of each line with a keyword, in order.
     pub(super) fn lines(&self, keyword: &str) -> impl Iterator<Item = &str> {
         self.values.get(keyword).into_iter().flatten().map(String::as_str)
@@ -193,5 +216,29 @@ impl Settings {
     /// Returns the words of all lines with a keyword, in order.
     pub(super) fn words(&self, keyword: &str) -> impl Iterator<Item = &str> {
         self.lines(keyword).flat_map(str::split_whitespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_taken_back_word_by_word() {
+        let mut settings = Settings::default();
+        settings.push("welcomelist_from", "a@a.example *@b.example");
+        settings.push("welcomelist_from", "c@c.example");
+        settings.remove_words("welcomelist_from", "*@b.example c@c.example");
+        assert_eq!(settings.lines("welcomelist_from").collect::<Vec<_>>(), ["a@a.example"]);
+        settings.push("enlist_uri_host", "(X) a.example b.example");
+        settings.push("enlist_uri_host", "(Y) a.example");
+        settings.remove_words("enlist_uri_host", "(Y) a.example b.example");
+        assert_eq!(settings.lines("enlist_uri_host").collect::<Vec<_>>(), ["(X) a.example b.example"]);
+        settings.remove_words("enlist_uri_host", "a.example");
+        assert_eq!(settings.lines("enlist_uri_host").collect::<Vec<_>>(), ["(X) b.example"]);
+        settings.push("welcomelist_from_rcvd", "a@a.example a.example");
+        settings.push("welcomelist_from_rcvd", "b@a.example a.example");
+        settings.remove_lines("welcomelist_from_rcvd", "a@a.example");
+        assert_eq!(settings.lines("welcomelist_from_rcvd").collect::<Vec<_>>(), ["b@a.example a.example"]);
     }
 }

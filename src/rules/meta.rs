@@ -5,6 +5,10 @@ const DEPTH: usize = 40;
 /// Most names, numbers and signs in one expression.
 const TOKENS: usize = 1_000;
 
+/// The reserved name that is 1: rules look up nothing.
+const LOCAL: &str = "local_tests_only";
+const TOO_DEEP: &str = "the expression is nested too deeply";
+
 /// An expression over rules that are named by `N`: a name at first, an index when resolved.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Expr<N> {
@@ -18,6 +22,8 @@ pub(super) enum Expr<N> {
     Negative(Box<Expr<N>>),
     /// Operands joined by one level of precedence, from left to right.
     Chain(Box<Expr<N>>, Vec<(Operator, Expr<N>)>),
+    /// `condition ? this : that`
+    Choice(Box<[Expr<N>; 3]>),
 }
 
 /// A binary operator.
@@ -25,6 +31,8 @@ pub(super) enum Expr<N> {
 pub(super) enum Operator {
     Or,
     And,
+    /// `^`, true when one of two is.
+    Either,
     Equal,
     NotEqual,
     Less,
@@ -38,9 +46,10 @@ pub(super) enum Operator {
 }
 
 /// Operators by precedence, loosest first; longer spellings first.
-const LEVELS: [&[(&str, Operator)]; 6] = [
+const LEVELS: [&[(&str, Operator)]; 7] = [
     &[("||", Operator::Or)],
     &[("&&", Operator::And)],
+    &[("^", Operator::Either)],
     &[("==", Operator::Equal), ("!=", Operator::NotEqual)],
     &[
         ("<=", Operator::LessOrEqual),
@@ -60,7 +69,7 @@ impl Expr<String> {
     pub(super) fn read(source: &str) -> Result<Self, String> {
         let mut tokens = tokenize(source)?;
         tokens.reverse();
-        let expr = level(&mut tokens, 0, DEPTH)?;
+        let expr = whole(&mut tokens, DEPTH)?;
         match tokens.pop() {
             None => Ok(expr),
             Some(token) => Err(format!("`{token}` is not expected here")),
@@ -78,6 +87,7 @@ impl Expr<String> {
                 Box::new(first.resolve(resolve)),
                 rest.iter().map(|(operator, expr)| (*operator, expr.resolve(resolve))).collect(),
             ),
+            Expr::Choice(parts) => Expr::Choice(Box::new(parts.each_ref().map(|part| part.resolve(resolve)))),
         }
     }
 
@@ -100,6 +110,7 @@ impl<N> Expr<N> {
                 first.each_rule(visit);
                 rest.iter().for_each(|(_, expr)| expr.each_rule(visit));
             }
+            Expr::Choice(parts) => parts.iter().for_each(|part| part.each_rule(visit)),
         }
     }
 
@@ -114,8 +125,12 @@ impl<N> Expr<N> {
             Expr::Chain(first, rest) => rest.iter().fold(first.value(hits), |left, (operator, expr)| {
                 let right = || expr.value(hits);
                 match operator {
-                    Operator::Or => truth(left != 0.0 || right() != 0.0),
-                    Operator::And => truth(left != 0.0 && right() != 0.0),
+                    // As in Perl, they are one of their operands, not only true or false.
+                    Operator::Or if left == 0.0 => right(),
+                    Operator::Or => left,
+                    Operator::And if left == 0.0 => 0.0,
+                    Operator::And => right(),
+                    Operator::Either => truth((left == 0.0) != (right() == 0.0)),
                     Operator::Equal => truth(left == right()),
                     Operator::NotEqual => truth(left != right()),
                     Operator::Less => truth(left < right()),
@@ -131,6 +146,10 @@ impl<N> Expr<N> {
                     },
                 }
             }),
+            Expr::Choice(parts) => {
+                let [condition, this, that] = &**parts;
+                if condition.value(hits) == 0.0 { that.value(hits) } else { this.value(hits) }
+            }
         }
     }
 }
@@ -152,7 +171,7 @@ fn tokenize(source: &str) -> Result<Vec<String>, String> {
                 None => return Err(format!("`{c}` is not an operator")),
             },
             '!' | '<' | '>' => token.extend(chars.next_if_eq(&'=')),
-            '(' | ')' | '+' | '-' | '*' | '/' => {}
+            '(' | ')' | '+' | '-' | '*' | '/' | '^' | '?' | ':' => {}
             other => return Err(format!("`{other}` is not expected in an expression")),
         }
         tokens.push(token);
@@ -161,6 +180,20 @@ fn tokenize(source: &str) -> Result<Vec<String>, String> {
         }
     }
     Ok(tokens)
+}
+
+/// Reads an expression with the loosest operator, `condition ? this : that`.
+fn whole(tokens: &mut Vec<String>, depth: usize) -> Result<Expr<String>, String> {
+    let depth = depth.checked_sub(1).ok_or(TOO_DEEP)?;
+    let condition = level(tokens, 0, depth)?;
+    if tokens.pop_if(|token| token == "?").is_none() {
+        return Ok(condition);
+    }
+    let this = whole(tokens, depth)?;
+    if tokens.pop_if(|token| token == ":").is_none() {
+        return Err("`?` has no `:`".to_owned());
+    }
+    Ok(Expr::Choice(Box::new([condition, this, whole(tokens, depth)?])))
 }
 
 /// Reads one level of precedence; `tokens` is reversed.
@@ -178,13 +211,19 @@ fn level(tokens: &mut Vec<String>, precedence: usize, depth: usize) -> Result<Ex
 }
 
 fn unary(tokens: &mut Vec<String>, depth: usize) -> Result<Expr<String>, String> {
-    let depth = depth.checked_sub(1).ok_or("the expression is nested too deeply")?;
+    let depth = depth.checked_sub(1).ok_or(TOO_DEEP)?;
     let token = tokens.pop().ok_or("the expression ends too early")?;
     match token.as_str() {
         "!" => Ok(Expr::Not(Box::new(unary(tokens, depth)?))),
         "-" => Ok(Expr::Negative(Box::new(unary(tokens, depth)?))),
+        "+" => unary(tokens, depth),
+        // A declaration: `meta NAME ()` never hits.
+        "(" if tokens.last().is_some_and(|token| token == ")") => {
+            tokens.pop();
+            Ok(Expr::Number(0.0))
+        }
         "(" => {
-            let inner = level(tokens, 0, depth)?;
+            let inner = whole(tokens, depth)?;
             match tokens.pop().as_deref() {
                 Some(")") => Ok(inner),
                 _ => Err("a parenthesis is not closed".to_owned()),
@@ -193,6 +232,7 @@ fn unary(tokens: &mut Vec<String>, depth: usize) -> Result<Expr<String>, String>
         word if word.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
             word.parse().map(Expr::Number).map_err(|_| format!("`{word}` is no number"))
         }
+        LOCAL => Ok(Expr::Number(1.0)),
         word if word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') => Ok(Expr::Rule(token)),
         other => Err(format!("`{other}` is not expected here")),
     }
@@ -220,6 +260,13 @@ mod tests {
         check("T / F", Ok(0.0));
         check("-1 < 0 == 1", Ok(1.0));
         check("2 != 2.0", Ok(0.0));
+        check("T ^ F", Ok(1.0));
+        check("T ^ T && F", Ok(0.0));
+        check("F ? 2 : T ? 3 : 4", Ok(3.0));
+        check("(2 || F) + (F || 3) + (1 && 4)", Ok(9.0));
+        check("+2 - -1", Ok(3.0));
+        check("()", Ok(0.0));
+        check("local_tests_only && T", Ok(1.0));
     }
 
     #[test]
@@ -230,7 +277,8 @@ mod tests {
         check("T F", Err("`F` is not expected here"));
         check("T )", Err("`)` is not expected here"));
         check("1.2.3", Err("`1.2.3` is no number"));
-        check("T ? 1", Err("`?` is not expected in an expression"));
+        check("T ? 1", Err("`?` has no `:`"));
+        check("T $ 1", Err("`$` is not expected in an expression"));
         check(&"!".repeat(100), Err("the expression is nested too deeply"));
         check(&"(".repeat(100), Err("the expression is nested too deeply"));
         check(&"T+".repeat(600), Err("the expression has more than 1000 words"));

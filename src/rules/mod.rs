@@ -28,6 +28,7 @@ use crate::message::{Mailbox, Message};
 use crate::verdict::{Finding, Symbol};
 
 pub use fit::{Options as FitOptions, Prior, Sample, fit, score as fitted_score};
+pub use keyword::why_ignored;
 
 use definition::{Example, Flags, LinkCondition, Target};
 use eval::Families;
@@ -47,18 +48,12 @@ pub struct Source {
 }
 
 impl Source {
-    /// Makes a source. Bytes that are not UTF-8 are taken for themselves, written as escapes.
+    /// Makes a source. In lines that are not UTF-8, bytes beyond ASCII are taken for themselves, written as
+    /// escapes; in descriptions they are ISO 8859-1.
     pub fn new(name: impl Into<String>, bytes: &[u8]) -> Self {
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text.to_owned(),
-            Err(_) => bytes.iter().fold(String::with_capacity(bytes.len()), |mut text, byte| {
-                if byte.is_ascii() {
-                    text.push(char::from(*byte));
-                } else {
-                    text.push_str(&format!("\\x{byte:02X}"));
-                }
-                text
-            }),
+            Err(_) => bytes.split_inclusive(|byte| *byte == b'\n').map(decode_line).collect(),
         };
         Source { name: name.into(), text, is_included: false }
     }
@@ -67,6 +62,32 @@ impl Source {
     pub fn includes(&self) -> Vec<String> {
         read::includes(&self.text).map(|name| read::resolve(&self.name, name)).collect()
     }
+}
+
+fn decode_line(line: &[u8]) -> String {
+    if let Ok(line) = std::str::from_utf8(line) {
+        return line.to_owned();
+    }
+    let is_prose = line.split(u8::is_ascii_whitespace).any(|word| word == b"describe" || word == b"report");
+    if is_prose {
+        return line.iter().map(|byte| char::from(*byte)).collect();
+    }
+    let mut out = String::with_capacity(line.len() + 16);
+    // A backslash before the byte is the byte's own.
+    let mut is_escaped = false;
+    for chunk in line.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            is_escaped = c == '\\' && !is_escaped;
+            out.push(c);
+        }
+        for byte in chunk.invalid() {
+            if !std::mem::take(&mut is_escaped) {
+                out.push('\\');
+            }
+            out.push_str(&format!("x{byte:02X}"));
+        }
+    }
+    out
 }
 
 /// How bad a problem is.

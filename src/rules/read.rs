@@ -1,14 +1,14 @@
 //! From rule files to definitions: what is defined again replaces what was before, blocks that do not apply
 //! are passed over, and every line that cannot be used is a [`Problem`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::condition;
 use super::definition::{Definition, Definitions, Example, Flags, Test};
 use super::meta::Expr;
 use super::replace::Replacements;
 use super::syntax::{self, Statement};
-use super::{Problem, Severity, Source};
+use super::{Problem, Severity, Source, eval};
 
 /// Most rules in a set.
 const RULES: usize = 20_000;
@@ -18,10 +18,39 @@ const LINES: usize = 200_000;
 const LINE_BYTES: usize = 64 << 10;
 /// Deepest nesting of blocks, and of files that include files.
 const DEPTH: usize = 20;
+/// Most times that files are included.
+const INCLUDES: usize = 1_000;
 /// Most settings.
 const SETTINGS: usize = 500_000;
 /// The language of the descriptions that are shown.
 const LANGUAGE: &str = "en";
+
+/// Functions that ask the network: rules that call them are read, and never hit.
+const NETWORK: [&str; 23] = [
+    "check_access_database",
+    "check_asn",
+    "check_dcc",
+    "check_dcc_reputation_range",
+    "check_dns_sender",
+    "check_hashbl_attachments",
+    "check_hashbl_bodyre",
+    "check_hashbl_emails",
+    "check_hashbl_tag",
+    "check_hashbl_uris",
+    "check_pyzor",
+    "check_razor2",
+    "check_razor2_range",
+    "check_rbl",
+    "check_rbl_envfrom",
+    "check_rbl_from_domain",
+    "check_rbl_from_host",
+    "check_rbl_headers",
+    "check_rbl_ns_from",
+    "check_rbl_rcvd",
+    "check_rbl_sub",
+    "check_rbl_txt",
+    "check_uridnsbl",
+];
 
 /// Where a statement stands.
 #[derive(Debug, Clone, Copy)]
@@ -43,9 +72,10 @@ impl Place<'_> {
 
 /// Reads rule files. Those that are marked as included are read where a line includes them.
 pub(super) fn read(sources: &[Source]) -> (Definitions, Vec<Problem>) {
-    let mut drafts = Drafts { sources, ..Drafts::default() };
+    let compatibility = condition::COMPATIBILITY.map(str::to_owned).into();
+    let mut drafts = Drafts { sources, compatibility, ..Drafts::default() };
     for source in sources.iter().filter(|source| !source.is_included) {
-        drafts.read(source, 0);
+        drafts.read(source);
     }
     drafts.finish()
 }
@@ -70,12 +100,18 @@ struct Notes {
 #[derive(Default)]
 struct Drafts<'a> {
     sources: &'a [Source],
+    /// The files that are being read, the outermost first.
+    open: Vec<&'a str>,
+    includes: usize,
     rules: Vec<(String, Draft, Place<'a>)>,
     index: HashMap<String, usize>,
     notes: HashMap<String, Notes>,
     examples: Vec<(Example, Place<'a>)>,
     replacements: Replacements,
-    replaced: Vec<String>,
+    /// The rules in whose patterns tags are replaced.
+    replaced: HashSet<String>,
+    /// What `enable_compat` switched on.
+    compatibility: HashSet<String>,
     definitions: Definitions,
     settings: usize,
     ignored: BTreeMap<String, usize>,
@@ -92,7 +128,8 @@ struct Block<'a> {
 }
 
 impl<'a> Drafts<'a> {
-    fn read(&mut self, source: &'a Source, depth: usize) {
+    fn read(&mut self, source: &'a Source) {
+        self.open.push(&source.name);
         let mut blocks: Vec<Block<'a>> = Vec::new();
         for (number, line) in source.text.lines().enumerate() {
             let place = Place { source: &source.name, line: number + 1 };
@@ -106,18 +143,28 @@ impl<'a> Drafts<'a> {
                 continue;
             }
             let is_on = blocks.last().is_none_or(|block| block.is_on);
-            let (keyword, rest) = syntax::word(&line);
-            match keyword {
-                "if" | "ifplugin" | "else" | "endif" => {
-                    if let Err(reason) = turn(&mut blocks, keyword, rest, is_on, place) {
-                        self.problems.push(place.problem(reason));
+            let (_, rest) = syntax::word(&line);
+            match syntax::keyword_of(&line).as_str() {
+                keyword @ ("if" | "ifplugin" | "else" | "endif") => {
+                    match turn(&mut blocks, keyword, rest, is_on, place, &self.compatibility) {
+                        Ok(None) => {}
+                        Ok(Some(plugin)) => {
+                            self.problems.push(place.warning(format!(
+                                "there is no plugin `{plugin}` here: the block is left out"
+                            )))
+                        }
+                        Err(reason) => self.problems.push(place.problem(reason)),
                     }
                 }
                 _ if !is_on => {}
-                "include" => self.include(rest, place, depth),
+                "include" => {
+                    if let Err(reason) = self.include(rest, place) {
+                        self.problems.push(place.problem(reason));
+                    }
+                }
                 "lang" => {
                     let (language, statement) = syntax::word(rest);
-                    if language.split(['_', '.']).next() == Some(LANGUAGE) {
+                    if language.split(['_', '.']).next() == Some(LANGUAGE) && !statement.is_empty() {
                         self.line(statement, place);
                     }
                 }
@@ -127,21 +174,28 @@ impl<'a> Drafts<'a> {
         for block in blocks {
             self.problems.push(block.place.problem("the block has no `endif`"));
         }
+        self.open.pop();
     }
 
-    fn include(&mut self, name: &str, place: Place<'a>, depth: usize) {
-        if depth >= DEPTH {
-            let reason = format!("files include files deeper than {DEPTH}, or themselves");
-            self.problems.push(place.problem(reason));
-            return;
+    fn include(&mut self, name: &str, place: Place<'a>) -> Result<(), String> {
+        if name.is_empty() {
+            return Err("`include` has no file".to_owned());
         }
         let wanted = resolve(place.source, name);
-        match self.sources.iter().find(|source| source.name == wanted) {
-            Some(source) => self.read(source, depth + 1),
-            None => {
-                self.problems.push(place.problem(format!("`{name}` cannot be included: it was not found")))
-            }
+        let found = self.sources.iter().find(|source| source.name == wanted);
+        let source = found.ok_or_else(|| format!("`{name}` cannot be included: it was not found"))?;
+        if self.open.contains(&source.name.as_str()) {
+            return Err(format!("`{name}` includes itself"));
         }
+        if self.open.len() > DEPTH {
+            return Err(format!("files include files deeper than {DEPTH}"));
+        }
+        self.includes += 1;
+        if self.includes > INCLUDES {
+            return Err(format!("files are included more than {INCLUDES} times"));
+        }
+        self.read(source);
+        Ok(())
     }
 
     fn line(&mut self, line: &str, place: Place<'a>) {
@@ -175,7 +229,7 @@ impl<'a> Drafts<'a> {
             }
             Statement::Priority { name, priority } => self.note(name, place).priority = priority,
             Statement::Flags { name, flags } => {
-                syntax::add_flags(flags, &mut self.note(name, place).flags);
+                self.note(name, place).flags = syntax::flags(flags);
             }
             Statement::Example { name, is_hit, text } => {
                 self.examples.push((Example { rule: name.to_owned(), is_hit, text: text.to_owned() }, place));
@@ -184,7 +238,7 @@ impl<'a> Drafts<'a> {
             Statement::Meta { name, expression } => {
                 self.define(name, Draft::Meta(expression.to_owned()), place);
             }
-            Statement::Replace { kind, name, text } => self.replacements.define(kind, name, text),
+            Statement::Replace { kind, name, text } => self.replacements.define(&kind, name, text),
             Statement::ReplaceIn(names) => {
                 self.replaced.extend(names.split_whitespace().map(str::to_owned));
             }
@@ -196,10 +250,26 @@ impl<'a> Drafts<'a> {
                     self.problems.push(place.problem(format!("there are more than {SETTINGS} settings")));
                 }
             }
-            Statement::Clear(keyword) => self.definitions.settings.clear(keyword),
-            Statement::Ignored(keyword) => {
-                *self.ignored.entry(keyword.to_ascii_lowercase()).or_default() += 1;
+            Statement::Clear { keywords, words } => {
+                let settings = &mut self.definitions.settings;
+                for keyword in keywords {
+                    if words.is_empty() {
+                        settings.clear(keyword);
+                    } else {
+                        settings.remove_words(keyword, words);
+                    }
+                }
             }
+            Statement::Remove { keywords, words } => {
+                keywords.iter().for_each(|keyword| self.definitions.settings.remove_words(keyword, words));
+            }
+            Statement::RemoveLine { keywords, first } => {
+                keywords.iter().for_each(|keyword| self.definitions.settings.remove_lines(keyword, first));
+            }
+            Statement::Compatibility(name) => {
+                self.compatibility.insert(name.to_owned());
+            }
+            Statement::Ignored(keyword) => *self.ignored.entry(keyword).or_default() += 1,
         }
     }
 
@@ -233,7 +303,16 @@ impl<'a> Drafts<'a> {
         let names: Vec<String> = self.rules.iter().map(|(name, ..)| name.clone()).collect();
         for (name, draft, place) in std::mem::take(&mut self.rules) {
             let test = match draft {
-                Draft::Meta(text) => Expr::read(&with_matching(&text, &names)).map(Test::Meta),
+                Draft::Meta(text) => {
+                    // A rule is never among those that its own globs mean.
+                    let others = || names.iter().filter(|other| **other != name);
+                    Expr::read(&with_matching(&text, others)).map(Test::Meta)
+                }
+                Draft::Test(Test::Eval { function, .. })
+                    if NETWORK.contains(&function.as_str()) && eval::find(&function).is_none() =>
+                {
+                    Ok(Test::Network)
+                }
                 Draft::Test(test) if self.replaced.contains(&name) => self.replace(test),
                 Draft::Test(test) => Ok(test),
             };
@@ -273,14 +352,15 @@ impl<'a> Drafts<'a> {
     }
 }
 
-/// Opens, turns or closes a block.
+/// Opens, turns or closes a block. Returns the plugin for whose want a block is left out.
 fn turn<'a>(
     blocks: &mut Vec<Block<'a>>,
     keyword: &str,
     rest: &str,
     is_on: bool,
     place: Place<'a>,
-) -> Result<(), String> {
+    compatibility: &HashSet<String>,
+) -> Result<Option<String>, String> {
     match keyword {
         "else" | "endif" => {
             let Some(block) = blocks.last_mut() else { return Err(format!("`{keyword}` without `if`")) };
@@ -289,43 +369,55 @@ fn turn<'a>(
             } else {
                 blocks.pop();
             }
-            Ok(())
+            Ok(None)
         }
         _ => {
             if blocks.len() >= DEPTH {
                 return Err(format!("blocks are nested deeper than {DEPTH}"));
             }
-            let holds = match keyword {
-                _ if !is_on => Ok(false),
-                "ifplugin" => Ok(condition::has_plugin(rest)),
-                _ => condition::holds(rest),
+            let answer = match keyword {
+                _ if !is_on => Ok(condition::Answer::default()),
+                "ifplugin" => condition::plugin(rest),
+                _ => condition::answer(rest, compatibility),
             };
             // A block with a condition that cannot be read is left out.
-            blocks.push(Block { place, is_on: holds == Ok(true), outside: is_on && holds.is_ok() });
-            holds.map(|_| ())
+            let holds = answer.as_ref().is_ok_and(|answer| answer.holds);
+            blocks.push(Block { place, is_on: holds, outside: is_on && answer.is_ok() });
+            answer.map(|answer| answer.missing)
         }
     }
 }
 
-/// Returns the name of an included file, relative to the one that includes it.
+/// Returns the name of an included file, relative to the one that includes it, `.` and `..` taken out.
 pub(super) fn resolve(from: &str, name: &str) -> String {
-    match from.rsplit_once('/') {
-        Some((folder, _)) if !name.starts_with('/') => format!("{folder}/{name}"),
-        _ => name.to_owned(),
+    let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut parts: Vec<&str> = if from.contains('/') { folder.split('/').collect() } else { Vec::new() };
+    if name.starts_with('/') {
+        parts = vec![""];
     }
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| !matches!(*last, "" | "." | "..")) => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 /// Returns the names in the `include` lines of a text, whether or not they apply.
 pub(super) fn includes(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| {
         let line = line.split('#').next().unwrap_or_default();
-        let (keyword, name) = syntax::word(line);
-        (keyword == "include" && !name.is_empty()).then_some(name)
+        let (_, name) = syntax::word(line);
+        (syntax::keyword_of(line) == "include" && !name.is_empty()).then_some(name)
     })
 }
 
 /// Replaces `rules_matching(GLOBS)` by the sum of the rules whose names match.
-fn with_matching(text: &str, names: &[String]) -> String {
+fn with_matching<'n, N: Iterator<Item = &'n String>>(text: &str, names: impl Fn() -> N) -> String {
     const CALL: &str = "rules_matching(";
     let mut out = text.to_owned();
     for _ in 0..20 {
@@ -333,7 +425,7 @@ fn with_matching(text: &str, names: &[String]) -> String {
         let inner = out.get(at + CALL.len()..).and_then(|rest| rest.split_once(')')).map(|(inner, _)| inner);
         let Some(inner) = inner.map(str::to_owned) else { break };
         let globs: Vec<&str> = inner.split([',', ' ', '|']).filter(|glob| !glob.is_empty()).collect();
-        let matching = names.iter().filter(|name| globs.iter().any(|glob| matches(glob, name)));
+        let matching = names().filter(|name| globs.iter().any(|glob| matches(glob, name)));
         let sum: Vec<&str> = matching.map(String::as_str).collect();
         let sum = if sum.is_empty() { "0".to_owned() } else { format!("({})", sum.join(" + ")) };
         out.replace_range(at..at + CALL.len() + inner.len() + 1, &sum);

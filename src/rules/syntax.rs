@@ -6,6 +6,9 @@ use super::keyword::{self, Keyword};
 /// Most conditions of one `uri_detail` rule.
 const CONDITIONS: usize = 20;
 
+/// Most arguments of a call.
+const ARGUMENTS: usize = 100;
+
 /// One line.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Statement<'a> {
@@ -24,15 +27,21 @@ pub(super) enum Statement<'a> {
     /// `test NAME ok|fail text`.
     Example { name: &'a str, is_hit: bool, text: &'a str },
     /// `replace_tag`, `replace_pre`, `replace_inter`, `replace_post`: what a tag stands for.
-    Replace { kind: &'a str, name: &'a str, text: &'a str },
+    Replace { kind: String, name: &'a str, text: &'a str },
     /// `replace_rules NAMES`: the rules in whose patterns tags are replaced.
     ReplaceIn(&'a str),
     /// Anything else that is kept.
     Setting { keyword: &'static str, value: &'a str },
-    /// `clear_...`.
-    Clear(&'static str),
-    /// What means nothing here.
-    Ignored(&'a str),
+    /// `clear_...`: settings that are forgotten, all or some words of them.
+    Clear { keywords: &'static [&'static str], words: &'a str },
+    /// `un...`: words that are taken out of settings.
+    Remove { keywords: &'static [&'static str], words: &'a str },
+    /// `un...`: entries that are taken out of settings, by their first word.
+    RemoveLine { keywords: &'static [&'static str], first: &'a str },
+    /// `enable_compat`: something that conditions ask for.
+    Compatibility(&'a str),
+    /// What means nothing here: the keyword as it is known.
+    Ignored(String),
 }
 
 /// Cuts a comment off: from `#` on, unless a backslash is before it.
@@ -55,33 +64,37 @@ pub(super) fn without_comment(line: &str) -> String {
 /// # Errors
 /// The reason, in words, why it is not supported.
 pub(super) fn read(line: &str) -> Result<Statement<'_>, String> {
-    let (keyword, rest) = word(line);
-    let keyword = keyword.to_ascii_lowercase();
+    let (_, rest) = word(line);
+    let keyword = keyword_of(line);
     match keyword.as_str() {
-        "replace_tag" | "replace_pre" | "replace_inter" | "replace_post" => {
-            let kind = keyword_of(line);
+        "replace_tag" | "replace_pre" | "replace_inter" | "replace_post" | "replace_start"
+        | "replace_end" => {
             let (name, text) = word(rest);
-            return Ok(Statement::Replace { kind, name, text });
+            if name.is_empty()
+                || text.is_empty() && !matches!(keyword.as_str(), "replace_start" | "replace_end")
+            {
+                return Err(format!("`{keyword}` is a name and a pattern"));
+            }
+            return Ok(Statement::Replace { kind: keyword, name, text });
         }
         "replace_rules" => return Ok(Statement::ReplaceIn(rest)),
-        "replace_start" | "replace_end" => {
-            return match rest {
-                "<" | ">" => Ok(Statement::Ignored(keyword_of(line))),
-                _ => Err("tags other than `<...>` are not supported".to_owned()),
-            };
-        }
         "header" | "body" | "rawbody" | "uri" | "full" | "mimeheader" | "uri_detail" | "meta" | "score"
         | "describe" | "test" | "priority" | "tflags" => {}
         _ => {
-            return match keyword::find(&keyword) {
+            return match keyword::find(&keyword, rest)? {
                 Some(Keyword::Setting(keyword)) => Ok(Statement::Setting { keyword, value: rest }),
-                Some(Keyword::Clear(keyword)) => Ok(Statement::Clear(keyword)),
+                Some(Keyword::Clear(keywords)) => Ok(Statement::Clear { keywords, words: rest }),
+                Some(Keyword::Remove(keywords)) => Ok(Statement::Remove { keywords, words: rest }),
+                Some(Keyword::RemoveLine(keywords)) => {
+                    Ok(Statement::RemoveLine { keywords, first: word(rest).0 })
+                }
+                Some(Keyword::Compatibility) => Ok(Statement::Compatibility(rest)),
                 Some(Keyword::Network) => {
                     let (name, _) = word(rest);
                     check_name(name)?;
                     Ok(Statement::Rule { name, test: Test::Network })
                 }
-                Some(Keyword::Ignored) => Ok(Statement::Ignored(keyword_of(line))),
+                Some(Keyword::Ignored) => Ok(Statement::Ignored(keyword)),
                 None => Err(format!("`{keyword}` is not known")),
             };
         }
@@ -109,7 +122,11 @@ pub(super) fn read(line: &str) -> Result<Statement<'_>, String> {
         }
         "meta" if rest.is_empty() => return Err("the expression is missing".to_owned()),
         "meta" => return Ok(Statement::Meta { name, expression: rest }),
-        _ if rest.starts_with("eval:") => eval(rest)?,
+        "header" | "body" | "rawbody" | "full"
+            if rest.starts_with("eval:") || rest.starts_with("rbleval:") =>
+        {
+            eval(rest)?
+        }
         "header" => header(rest)?,
         "mimeheader" => mime_header(rest)?,
         "uri_detail" => Test::Link(conditions(rest)?),
@@ -121,8 +138,9 @@ pub(super) fn read(line: &str) -> Result<Statement<'_>, String> {
     Ok(Statement::Rule { name, test })
 }
 
-fn keyword_of(line: &str) -> &str {
-    word(line).0
+/// Returns the keyword of a line as it is known: lower case, with underscores.
+pub(super) fn keyword_of(line: &str) -> String {
+    word(line).0.to_ascii_lowercase().replace('-', "_")
 }
 
 fn check_name(name: &str) -> Result<(), String> {
@@ -132,27 +150,26 @@ fn check_name(name: &str) -> Result<(), String> {
     if well_named { Ok(()) } else { Err("a rule name has letters, digits and `_`, at most 100".to_owned()) }
 }
 
-/// Adds the flags in a text to others; what is not known means nothing, as in SpamAssassin.
-pub(super) fn add_flags(text: &str, flags: &mut Flags) {
-    for word in text.split_whitespace() {
-        match word {
-            "multiple" => flags.multiple = true,
-            "nosubject" => flags.no_subject = true,
-            "net" => flags.net = true,
-            "nice" => flags.nice = true,
-            "learn" => flags.learn = true,
-            "userconf" => flags.user_conf = true,
-            "noautolearn" => flags.no_auto_learn = true,
-            "autolearn_force" => flags.auto_learn_force = true,
-            "publish" => flags.publish = true,
-            "fixed" => flags.fixed = true,
-            _ => {
-                if let Some(most) = word.strip_prefix("maxhits=").and_then(|most| most.parse().ok()) {
-                    flags.max_hits = Some(most);
-                }
-            }
+/// Reads the flags in a text; what is not known means nothing, as in SpamAssassin.
+pub(super) fn flags(text: &str) -> Flags {
+    let mut flags = Flags::default();
+    for word in text.split(|c: char| c.is_whitespace() || c == ',') {
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("multiple", _) => flags.multiple = true,
+            ("maxhits", most) => flags.max_hits = most.parse().ok().or(flags.max_hits),
+            ("nosubject", _) => flags.no_subject = true,
+            ("net", _) => flags.net = true,
+            ("nice", _) => flags.nice = true,
+            ("learn", _) => flags.learn = true,
+            ("userconf", _) => flags.user_conf = true,
+            ("noautolearn", _) => flags.no_auto_learn = true,
+            ("autolearn_force", _) => flags.auto_learn_force = true,
+            ("publish", _) => flags.publish = true,
+            ("fixed", _) => flags.fixed = true,
+            _ => {}
         }
     }
+    flags
 }
 
 fn pattern(target: Target, source: &str) -> Test {
@@ -193,31 +210,43 @@ fn score(text: &str) -> Result<([f64; 4], bool), String> {
 }
 
 fn eval(text: &str) -> Result<Test, String> {
-    let call = text.strip_prefix("eval:").and_then(|call| call.trim_end().strip_suffix(')'));
-    let (function, arguments) =
-        call.and_then(|call| call.split_once('(')).ok_or("a call is written `eval:name(arguments)`")?;
-    Ok(Test::Eval { function: function.trim().to_owned(), arguments: self::arguments(arguments) })
+    const MALFORMED: &str = "a call is written `eval:name(arguments)`";
+    let call = text.split_once("eval:").and_then(|(_, call)| call.trim_end().strip_suffix(')'));
+    let (function, arguments) = call.and_then(|call| call.split_once('(')).ok_or(MALFORMED)?;
+    let function = function.trim();
+    if function.is_empty() || !function.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Err(MALFORMED.to_owned());
+    }
+    Ok(Test::Eval { function: function.to_owned(), arguments: self::arguments(arguments)? })
 }
 
-/// Reads arguments: quoted ones up to the quote before a comma or the end, others up to a comma.
-fn arguments(text: &str) -> Vec<String> {
+/// Reads arguments: quoted ones up to the quote before a comma or the end, so that patterns need no escapes;
+/// bare numbers, addresses and names up to a comma.
+fn arguments(text: &str) -> Result<Vec<String>, String> {
     let mut arguments = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
-        let quote = rest.chars().next().filter(|c| matches!(c, '\'' | '"'));
-        let (argument, behind) = match quote.and_then(|quote| quoted(rest, quote)) {
-            Some((argument, behind)) => (argument, behind),
-            None => {
+        if arguments.len() >= ARGUMENTS {
+            return Err(format!("a call has at most {ARGUMENTS} arguments"));
+        }
+        let (argument, behind) = match rest.chars().next() {
+            Some(quote @ ('\'' | '"')) => {
+                quoted(rest, quote).ok_or_else(|| format!("the argument {rest} is not closed"))?
+            }
+            _ => {
                 let (argument, behind) = rest.split_once(',').unwrap_or((rest, ""));
-                (argument.trim(), behind)
+                let argument = argument.trim_end();
+                let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '_' | '/');
+                if argument.is_empty() || argument.starts_with('/') || !argument.chars().all(is_bare) {
+                    return Err(format!("the argument `{argument}` needs quotes"));
+                }
+                (argument, behind)
             }
         };
-        if !argument.is_empty() || quote.is_some() {
-            arguments.push(argument.to_owned());
-        }
+        arguments.push(argument.to_owned());
         rest = behind.trim_start();
     }
-    arguments
+    Ok(arguments)
 }
 
 /// Splits a quoted argument from what follows its comma.
@@ -241,7 +270,8 @@ fn operation(text: &str) -> Option<(&str, bool, &str)> {
 fn header(text: &str) -> Result<Test, String> {
     const MALFORMED: &str = "a header rule is `Name =~ /re/`, `Name !~ /re/`, `exists:Name` or `eval:name()`";
     if let Some(name) = text.strip_prefix("exists:") {
-        return Ok(Test::Exists(field_name(name.trim())));
+        let name = name.trim();
+        return Ok(Test::Exists(field_name(name.strip_suffix(':').unwrap_or(name))));
     }
     let (field, is_negated, rest) = operation(text).ok_or(MALFORMED)?;
     let (pattern, if_unset) = match rest.rsplit_once("[if-unset:") {
@@ -268,11 +298,13 @@ fn field_of(text: &str) -> Result<(String, Form), String> {
         return Err("the name of the field is missing".to_owned());
     }
     let mut form = Form::default();
-    for modifier in parts {
+    for modifier in parts.filter(|modifier| !modifier.is_empty()) {
         match modifier {
             "raw" => form.is_raw = true,
             "first" => form.choice = Choice::First,
             "last" => form.choice = Choice::Last,
+            // `:host:addr` means the host, as `:addr:host` does.
+            "addr" if form.piece != Piece::Whole => {}
             "addr" => form.piece = Piece::Address,
             "name" => form.piece = Piece::Name,
             "host" => form.piece = Piece::Host,
@@ -316,6 +348,8 @@ fn conditions(text: &str) -> Result<Vec<LinkCondition>, String> {
         }
         let end = pattern_end(behind).ok_or(MALFORMED)?;
         let (source, behind) = behind.split_at_checked(end).ok_or(MALFORMED)?;
+        // Of several conditions on one key the last counts.
+        conditions.retain(|condition: &LinkCondition| condition.key != key);
         conditions.push(LinkCondition {
             key: key.to_owned(),
             pattern: Pattern { source: source.to_owned(), is_negated, if_unset: None },
@@ -394,9 +428,17 @@ mod tests {
         check("header A ALL:raw =~/x/", over(field("ALL", raw), "/x/", false));
         let last = Form { choice: Choice::Last, piece: Piece::Domain, ..plain };
         check("header A Received:last:domain =~ /x/", over(field("received", last), "/x/", false));
+        check("header A Subject: =~ /x/", over(field("subject", plain), "/x/", false));
+        let host = Form { piece: Piece::Host, ..plain };
+        check("header A From:host:addr =~ /x/", over(field("from", host), "/x/", false));
+        check("header A exists:X-Foo:", Test::Exists("x-foo".to_owned()));
         check("header A exists:X-Foo", Test::Exists("x-foo".to_owned()));
         check("body A /x/", over(Target::Body, "/x/", false));
         check("full A /x/", over(Target::Full, "/x/", false));
+        check(
+            "uri_detail A raw =~ /x/ raw =~ /y/",
+            Test::Link(vec![LinkCondition { key: "raw".to_owned(), pattern: positive("/y/") }]),
+        );
         check("uri A m{x}i", over(Target::Uri, "m{x}i", false));
         let part = Target::MimeHeader { name: "content-type".to_owned(), is_raw: true };
         check("mimeheader A Content-Type:raw =~ /x/", over(part, "/x/", false));
@@ -404,6 +446,7 @@ mod tests {
         check("header A eval:f('a', 2)", call("f", &["a", "2"]));
         check("header A eval:f('a,b', \"c'd\", '')", call("f", &["a,b", "c'd", ""]));
         check("header A eval:f('(?i)it''s', x)", call("f", &["(?i)it''s", "x"]));
+        check("header A rbleval:f(127.0.0.1, a_b)", call("f", &["127.0.0.1", "a_b"]));
         check("urirhssub A multi.example. A 2", Test::Network);
         let condition = |key: &str, source: &str, is_negated| LinkCondition {
             key: key.to_owned(),
@@ -430,17 +473,21 @@ mod tests {
         check("test A ok some text", Statement::Example { name: "A", is_hit: true, text: "some text" });
         check("priority A -100", Statement::Priority { name: "A", priority: -100 });
         check("tflags A net nice", Statement::Flags { name: "A", flags: "net nice" });
-        check("replace_tag A [a4]", Statement::Replace { kind: "replace_tag", name: "A", text: "[a4]" });
+        check(
+            "replace_tag A [a4]",
+            Statement::Replace { kind: "replace_tag".to_owned(), name: "A", text: "[a4]" },
+        );
         check(
             "Whitelist_From *@a.example",
             Statement::Setting { keyword: "welcomelist_from", value: "*@a.example" },
         );
-        check("report_safe 1", Statement::Ignored("report_safe"));
+        check("Report-Safe 1", Statement::Ignored("report_safe".to_owned()));
+        check("enable_compat x", Statement::Compatibility("x"));
+        let networks = Statement::Clear { keywords: &["trusted_networks"], words: "" };
+        check("clear_trusted_networks", networks);
         assert_eq!(without_comment(r"body A /a\#b/ # c"), "body A /a#b/");
-        let mut flags = Flags::default();
-        add_flags("multiple maxhits=3 nonsense nosubject", &mut flags);
         let expected = Flags { multiple: true, max_hits: Some(3), no_subject: true, ..Flags::default() };
-        assert_eq!(flags, expected);
+        assert_eq!(flags("multiple maxhits=3 nonsense nosubject"), expected);
     }
 
     #[test]
@@ -455,6 +502,11 @@ mod tests {
             "header A Subject /x/",
             "header A From:colour =~ /x/",
             "header A eval:f",
+            "header A eval:f('x)",
+            "header A eval:f(/x/)",
+            "header A eval:f(,x)",
+            "replace_tag A",
+            "trusted_networks",
             "uri_detail A colour =~ /x/",
             "uri_detail A text =~ /x",
             "uri_detail A",

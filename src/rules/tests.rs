@@ -97,6 +97,7 @@ fn every_line_that_is_not_used_is_reported() {
             "test.cf:4: there is no rule `D`",
             "test.cf:5: `E` depends on itself, or on more than 50 levels of rules",
             "test.cf:6: `F` depends on itself, or on more than 50 levels of rules",
+            "test.cf:8: there is no plugin `X` here: the block is left out",
             "test.cf:12: there is no rule `J`",
             "test.cf:13: the block has no `endif`",
         ]
@@ -105,6 +106,32 @@ fn every_line_that_is_not_used_is_reported() {
     let unsupported: Vec<_> =
         set.unsupported().iter().map(|rule| (rule.rule.as_str(), rule.function.as_str())).collect();
     assert_eq!(unsupported, [("G", "nothing")]);
+}
+
+#[test]
+fn bytes_that_are_no_text_stand_for_themselves() {
+    let check = |bytes: &[u8], expected: &str| assert_eq!(Source::new("a", bytes).text, expected);
+    check(b"body A /caf\xe9/\n", "body A /caf\\xE9/\n");
+    check(b"body A /caf\\\xe9\\\\\xe9/", "body A /caf\\xE9\\\\\\xE9/");
+    check(b"body A /\xc3\xa9/\nbody B /\xe9/\n", "body A /\u{e9}/\nbody B /\\xE9/\n");
+    check(b"describe A caf\xe9", "describe A caf\u{e9}");
+    check("body A /\u{e9}/".as_bytes(), "body A /\u{e9}/");
+}
+
+#[test]
+fn what_cannot_hit_here_is_told_apart_from_what_is_wrong() {
+    let text = "ifplugin Mail::SpamAssassin::Plugin::Razor2\nbody A eval:check_razor2()\nendif\n\
+        if !plugin(Mail::SpamAssassin::Plugin::Razor2)\nheader B eval:check_rbl('x', 'example.org.')\nendif\n\
+        if can(Mail::SpamAssassin::Conf::compat_x)\nbody C /x/\nendif\nenable_compat x\n\
+        If can(Mail::SpamAssassin::Conf::compat_x)\nbody D /x/\nendif";
+    let (set, problems) = compile_text(text);
+    let rules: Vec<_> = set.rules().map(|rule| (rule.name, rule.kind)).collect();
+    assert_eq!(rules, [("B", Kind::Nothing), ("D", Kind::Body)]);
+    assert_eq!(set.unsupported(), []);
+    let problems: Vec<_> = problems.iter().map(|found| (found.severity, found.to_string())).collect();
+    let reason =
+        "test.cf:1: there is no plugin `Mail::SpamAssassin::Plugin::Razor2` here: the block is left out";
+    assert_eq!(problems, [(Severity::Warning, reason.to_owned())]);
 }
 
 #[test]
@@ -122,7 +149,26 @@ fn blocks_includes_and_languages_choose_what_is_read() {
     let rules: Vec<_> = set.rules().map(|rule| (rule.name, rule.description)).collect();
     assert_eq!(rules, [("A", "English"), ("E", ""), ("F", "")]);
     let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-    assert_eq!(problems, ["rules/more.cf:2: files include files deeper than 20, or themselves"]);
+    assert_eq!(problems[1..], ["rules/more.cf:2: `more.cf` includes itself"]);
+}
+
+#[test]
+fn files_are_included_so_many_times_and_by_any_spelling() {
+    let twice = |name: &str| format!("include {name}\ninclude ./{name}\n");
+    let mut sources = vec![Source::new("rules/0.cf", twice("sub/../1.cf").as_bytes())];
+    for number in 1..15 {
+        let text = twice(&format!("{}.cf", number + 1));
+        let source = Source::new(format!("rules/{number}.cf"), text.as_bytes());
+        sources.push(Source { is_included: true, ..source });
+    }
+    sources.push(Source { is_included: true, ..Source::new("rules/15.cf", b"body A /x/") });
+    assert_eq!(sources[0].includes(), ["rules/1.cf", "rules/1.cf"]);
+    let (set, problems) = RuleSet::compile(&sources);
+    assert_eq!(set.rules().count(), 1);
+    assert!(problems.iter().all(|problem| problem.reason == "files are included more than 1000 times"));
+    assert!(!problems.is_empty());
+    assert_eq!(read::resolve("a.cf", "../b.cf"), "../b.cf");
+    assert_eq!(read::resolve("/x/a.cf", "../../../b.cf"), "/../../b.cf");
 }
 
 #[test]
@@ -255,6 +301,18 @@ fn every_built_in_rule_compiles_hits_and_misses_as_its_examples_say() {
 }
 
 proptest::proptest! {
+    #[test]
+    fn any_text_is_read_as_rules(
+        lines in proptest::collection::vec(
+            "(header|body|meta|uri_detail|mimeheader|if|else|endif|score|replace_tag|replace_rules|tflags|include|lang|test|full|askdns)? ?[ -~\u{e9}]{0,60}",
+            0..20,
+        ),
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+    ) {
+        compile_text(&lines.join("\n"));
+        RuleSet::compile(&[Source::new("a.cf", &bytes)]);
+    }
+
     #[test]
     fn any_mail_is_evaluated(
         body in "[ -~\u{e9}\u{430}\u{212a}\n]{0,400}",

@@ -21,6 +21,7 @@ mod postfix;
 mod program;
 mod reload;
 mod resolver;
+mod rules;
 mod scripted;
 mod secure;
 mod sign_in;

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Selection;
 use crate::config::Config;
-use crate::rules::{Problem, RuleSet, Severity};
+use crate::rules::{Problem, RuleSet, Severity, why_ignored};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Arguments {
@@ -57,9 +57,14 @@ pub(super) fn print(set: &RuleSet, problems: &[Problem]) {
         }
     }
     if !set.ignored().is_empty() {
-        let ignored: Vec<String> =
-            set.ignored().iter().map(|(keyword, count)| format!("{keyword} ({count})")).collect();
-        println!("\nThese statements mean nothing here: {}.", ignored.join(", "));
+        let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (keyword, count) in set.ignored() {
+            by_reason.entry(why_ignored(keyword)).or_default().push(format!("{keyword} ({count})"));
+        }
+        println!("\nThese statements mean nothing here:");
+        for (why, keywords) in by_reason {
+            println!("  {}: {why}", keywords.join(", "));
+        }
     }
     let kinds: Vec<String> = kinds(set).iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     println!(

@@ -32,6 +32,9 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
     if check::has_errors(&problems) {
         bail!("nothing was imported: mend the errors first");
     }
+    if !arguments.folder.is_dir() {
+        bail!("{} is no folder", arguments.folder.display());
+    }
     let files = app::rule_files(&arguments.folder)?;
     if files.is_empty() {
         bail!("{} holds no rule files", arguments.folder.display());
@@ -51,9 +54,12 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
     let fresh = tempfile::Builder::new().prefix(".import-").tempdir_in(parent).context("making a folder")?;
     for file in &files {
         let relative = file.strip_prefix(&arguments.folder).unwrap_or(file);
-        let name = relative.file_name().with_context(|| format!("{} has no name", file.display()))?;
-        std::fs::copy(file, fresh.path().join(name))
-            .with_context(|| format!("copying {}", file.display()))?;
+        // Where it stood, since `include` speaks of that.
+        let copy = fresh.path().join(relative);
+        if let Some(parent) = copy.parent() {
+            std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+        }
+        std::fs::copy(file, &copy).with_context(|| format!("copying {}", file.display()))?;
     }
     let fresh = fresh.keep();
     if to.is_dir() {
