@@ -165,7 +165,6 @@ fn body<'a>(message: &Message) -> View<'a> {
 /// Appends a paragraph with its white space collapsed, cut at blanks where it is long.
 fn paragraph(source: &str, text: &mut Vec<u8>, pieces: &mut Vec<Range<usize>>) {
     let mut start = text.len();
-    let mut last_blank = start;
     for word in source.split_whitespace() {
         if text.len() > start {
             if text.len() - start + word.len() > PIECE_BYTES {
@@ -176,7 +175,6 @@ fn paragraph(source: &str, text: &mut Vec<u8>, pieces: &mut Vec<Range<usize>>) {
                 text.push(b' ');
             }
         }
-        last_blank = last_blank.max(start);
         text.extend_from_slice(word.as_bytes());
     }
     if text.len() > start {

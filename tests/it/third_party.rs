@@ -60,12 +60,18 @@ fn every_hostile_message_costs_little_and_is_told() {
     std::fs::create_dir(&mail).unwrap();
     let unpacked = Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(&mail).status().unwrap();
     assert!(unpacked.success());
-    let mut told = 0;
+    let (mut told, mut scanned_messages) = (0, 0);
     for path in crate::parts::files_below(&mail) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if !name.ends_with(".eml") {
+        // Messages alone: the archives beside them are made to fill disks.
+        if !name.ends_with(".eml") && !name.ends_with(".eml.gz") {
             continue;
         }
+        if name.ends_with(".gz") {
+            assert!(Command::new("gunzip").arg(&path).status().unwrap().success(), "{name}");
+        }
+        let path = path.with_file_name(name.trim_end_matches(".gz"));
+        scanned_messages += 1;
         // Four seconds of a processor for the whole program, a debug build that compiles its rules first; more
         // kills it.
         let output = Command::new("prlimit")
@@ -87,7 +93,7 @@ fn every_hostile_message_costs_little_and_is_told() {
             assert!(expected.iter().all(|symbol| symbols.contains(symbol)), "{name}: {symbols:?}");
         }
     }
-    assert!(told >= TOLD.len() - 1, "{told}");
+    assert!(told == TOLD.len() && scanned_messages >= 80, "{told} of {scanned_messages}");
     let left: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["mail"], "a scan leaves nothing behind");

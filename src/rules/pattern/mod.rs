@@ -133,20 +133,24 @@ impl Pattern {
         if self.names.is_empty() {
             return Vec::new();
         }
-        let Some(found) = self.find(text, 0, budget) else { return Vec::new() };
+        let Some(possible) = self.possible(text, 0) else { return Vec::new() };
         let names = self.names.iter().map(String::as_str);
-        match &self.exact {
-            None => self.linear.captures_at(text, found.start).map(|captures| {
+        let captured = match &self.exact {
+            None => self.linear.captures_at(text, possible).map(|captures| {
                 names.filter_map(|name| Some((name, captures.name(name)?.as_bytes().to_vec()))).collect()
             }),
+            // What stands behind the match belongs to it: a pattern may look ahead.
             Some(exact) => {
-                exact.captures(text.get(..found.end).unwrap_or_default()).ok().flatten().map(|captures| {
+                let end = text.len().min(possible + EXACT_BYTES);
+                let text = text.get(..end).unwrap_or_default();
+                let found = budget.backtrack(|| exact.captures_from_pos(text, possible).ok());
+                found.flatten().map(|captures| {
                     let get = |name: &str| captures.name(name).map(|group| group.as_bytes().to_vec());
                     names.filter_map(|name| Some((name, get(name)?))).collect()
                 })
             }
-        }
-        .unwrap_or_default()
+        };
+        captured.unwrap_or_default()
     }
 
     /// Returns the names of its groups: what it captures for other rules.

@@ -98,6 +98,10 @@ fn named_groups_capture() {
     let pattern = Pattern::compile("/Hello, (?<WHO>\\w+)(?!x)/").unwrap();
     let captured = pattern.captures(b"Hello, Anna!", &mut Budget::default());
     assert_eq!(captured, [("WHO", b"Anna".to_vec())]);
+    // What the pattern looks ahead to is behind the match, and counts.
+    let pattern = Pattern::compile("/Hello, (?<WHO>\\w+)(?=!)/").unwrap();
+    let captured = pattern.captures(b"Hello, Bob. Hello, Anna!", &mut Budget::default());
+    assert_eq!(captured, [("WHO", b"Anna".to_vec())]);
 }
 
 #[test]
