@@ -48,12 +48,9 @@ impl Delivery<'_> {
         transaction: relay::Transaction,
         attempt: &mut Attempt,
     ) {
-        let places = |wanted: Step| -> Vec<usize> {
-            steps.iter().enumerate().filter(|(_, step)| **step == Some(wanted)).map(|(at, _)| at).collect()
-        };
-        let (relayed, kept) = (places(Step::Relay), places(Step::Keep));
-        settle(fates, &places(Step::Refuse), || Failure::Rejected);
-        settle(fates, &places(Step::Defer), || Failure::Deferred);
+        let (relayed, kept) = (places(steps, Step::Relay), places(steps, Step::Keep));
+        settle(fates, &places(steps, Step::Refuse), || Failure::Rejected);
+        settle(fates, &places(steps, Step::Defer), || Failure::Deferred);
         self.announce(&relayed, &kept, attempt).await;
         if relayed.is_empty() {
             transaction.abandon().await;
@@ -98,6 +95,21 @@ impl Delivery<'_> {
         if self.speaks == Speaks::Once {
             self.agree(&relayed, &kept, provisional, fates, attempt).await;
         }
+    }
+
+    /// Does what is ours of a plan whose other part is the client's, which passes the message on by itself:
+    /// those recipients have no fate here.
+    pub(super) async fn keep_what_is_ours(
+        &self,
+        steps: &[Option<Step>],
+        fates: &mut [Option<Fate>],
+        attempt: &mut Attempt,
+    ) {
+        let kept = places(steps, Step::Keep);
+        settle(fates, &places(steps, Step::Refuse), || Failure::Rejected);
+        settle(fates, &places(steps, Step::Defer), || Failure::Deferred);
+        self.announce(&[], &kept, attempt).await;
+        self.keep(&kept, &[], fates, attempt).await;
     }
 
     /// Writes the next hop's outcomes into the fates, and into the journal first.
@@ -297,6 +309,11 @@ impl Delivery<'_> {
     fn recipients(&self, places: &[usize]) -> Vec<Recipient> {
         places.iter().filter_map(|at| self.envelope.recipients.get(*at)).cloned().collect()
     }
+}
+
+/// Returns where a step stands in a plan.
+fn places(steps: &[Option<Step>], wanted: Step) -> Vec<usize> {
+    steps.iter().enumerate().filter(|(_, step)| **step == Some(wanted)).map(|(at, _)| at).collect()
 }
 
 /// The journal has logged that it failed. The proof stands without it: what suffers is the answer to a retry.

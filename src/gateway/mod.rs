@@ -2,9 +2,11 @@
 //!
 //! `transaction` is the way of a message on one page; read it first. `custody` makes the only 2xx that an
 //! end of data can get. `access` says who may send here, and `login` lets them sign in. `outbox` delivers
-//! what people released; `review` is what they may do.
+//! what people released; `review` is what they may do. `advice` is the other way for a message: its mail server
+//! passes it on by itself, and asks.
 
 mod access;
+mod advice;
 mod custody;
 mod delivery;
 #[cfg(test)]
@@ -28,11 +30,12 @@ use ipnet::IpNet;
 use time::OffsetDateTime;
 
 pub use access::{Access, Clients, Fingerprint, InvalidFingerprint, Standing};
+pub use advice::{Advice, Advised};
 pub use custody::Custody;
 pub use login::{Authority, Login, Passwords, SignIns};
 pub use outbox::{Outbox, SendError, Sender};
 pub use review::Review;
-pub use trace::Marking;
+pub use trace::{Marking, is_ours};
 pub use transaction::Transaction;
 
 use crate::ingress;

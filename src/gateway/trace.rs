@@ -36,10 +36,22 @@ pub(super) fn outgoing(
     now: OffsetDateTime,
 ) -> Result<Vec<Bytes>, Failure> {
     let date = now.format(&Rfc2822).map_err(|_| Failure::Internal("the clock is outside of RFC 2822"))?;
-    let mut fields = vec![
-        ("Received", received(envelope, &gateway.hostname, &date)),
-        ("X-Lazaret-Id", envelope.id.to_string()),
-    ];
+    let hop = ("Received", received(envelope, &gateway.hostname, &date));
+    let mut edits = HeaderEdits::new();
+    for (name, value) in std::iter::once(hop).chain(marks(gateway, envelope, scan, flagged)) {
+        edits.prepend(name, &value).map_err(|_| Failure::Internal("a header field of ours is malformed"))?;
+    }
+    Ok(edits.apply(body, is_ours))
+}
+
+/// Returns the fields that say what was found, in order: names and values.
+pub(super) fn marks(
+    gateway: &Gateway,
+    envelope: &Envelope,
+    scan: &Scan,
+    flagged: bool,
+) -> Vec<(&'static str, String)> {
+    let mut fields = vec![("X-Lazaret-Id", envelope.id.to_string())];
     if gateway.marking == Marking::Full {
         let symbols: Vec<&str> =
             scan.findings.iter().map(|finding| finding.symbol.as_str()).take(MAX_SYMBOLS_IN_HEADER).collect();
@@ -48,15 +60,11 @@ pub(super) fn outgoing(
         let symbols = if symbols.is_empty() { "none".to_owned() } else { symbols.join(", ") };
         fields.push(("X-Lazaret-Symbols", symbols));
     }
-    let mut edits = HeaderEdits::new();
-    for (name, value) in fields {
-        edits.prepend(name, &value).map_err(|_| Failure::Internal("a header field of ours is malformed"))?;
-    }
-    Ok(edits.apply(body, is_ours))
+    fields
 }
 
 /// Whether a field name is one that only we may write.
-pub(super) fn is_ours(name: &str) -> bool {
+pub fn is_ours(name: &str) -> bool {
     name.get(..10).is_some_and(|prefix| prefix.eq_ignore_ascii_case("X-Lazaret-"))
         || name.eq_ignore_ascii_case("X-Spam-Flag")
 }

@@ -150,10 +150,10 @@ impl Handler for Transaction {
         Histogram::Transaction.record(started.elapsed());
         Counter::Transactions
             .increment(&[("direction", self.gateway.direction.as_str()), ("outcome", outcome)]);
-        self.log(&envelope, body.len(), &scan, outcome, &answer);
+        let (Answer::All(reply) | Answer::Each(_, reply)) = &answer;
+        self.gateway.log(&envelope, body.len(), &scan, outcome, reply.code());
         // A client that hears 2xx and says something more has it from us. Where it must come back, or does
         // not get the answer, the journal answers for those that are in custody.
-        let (Answer::All(reply) | Answer::Each(_, reply)) = &answer;
         attempt.answered(reply.is_positive()).await;
         if reply.is_positive() {
             self.unsettled = Some(attempt);
@@ -190,15 +190,10 @@ impl Transaction {
         attempt: &mut Attempt,
     ) -> Scan {
         let Arrived { envelope, way, body, speaks } = *arrived;
-        let scanned = if self.is_exempt(&envelope.client) {
-            Ok(Scanned::exempt())
-        } else {
-            self.gateway.scanner.scan(body.clone(), envelope).await
-        };
-        let failed = match scanned {
+        let failed = match self.gateway.scan(body, envelope).await {
             Ok(scanned) if trace::is_loop(&scanned, body) => (Failure::Loop, scanned.scan),
             Ok(scanned) => {
-                let (steps, flagged) = self.plan(envelope, &scanned.scan, speaks, fates);
+                let (steps, flagged) = self.gateway.plan(envelope, &scanned.scan, speaks, fates);
                 let now = (self.gateway.clock)();
                 match trace::outgoing(&self.gateway, envelope, body, &scanned.scan, flagged, now) {
                     Ok(outgoing) => {
@@ -228,14 +223,20 @@ impl Transaction {
         }
         scan
     }
+}
 
-    fn is_exempt(&self, client: &Client) -> bool {
-        let peer = client.peer.ip().to_canonical();
-        self.gateway.unscanned.iter().any(|network| network.contains(&peer))
+impl Gateway {
+    /// Scans a message, unless a written exemption says that those of its client are not.
+    pub(super) async fn scan(&self, body: &Bytes, envelope: &Envelope) -> Result<Scanned, Busy> {
+        let peer = envelope.client.peer.ip().to_canonical();
+        if self.unscanned.iter().any(|network| network.contains(&peer)) {
+            return Ok(Scanned::exempt());
+        }
+        self.scanner.scan(body.clone(), envelope).await
     }
 
     /// Applies policy to every recipient that has no fate; says also whether the message is marked as spam.
-    fn plan(
+    pub(super) fn plan(
         &self,
         envelope: &Envelope,
         scan: &Scan,
@@ -244,7 +245,7 @@ impl Transaction {
     ) -> (Vec<Option<Step>>, bool) {
         let mut dispositions = Vec::new();
         for (recipient, _) in envelope.recipients.iter().zip(fates).filter(|(_, fate)| fate.is_none()) {
-            let disposition = policy::decide(scan, &self.gateway.policy, &recipient.address);
+            let disposition = policy::decide(scan, &self.policy, &recipient.address);
             Counter::Dispositions.increment(&[
                 ("direction", envelope.direction.as_str()),
                 ("disposition", disposition.as_str()),
@@ -257,12 +258,11 @@ impl Transaction {
     }
 
     /// One line per transaction: ids and symbols, no address.
-    fn log(&self, envelope: &Envelope, size_bytes: usize, scan: &Scan, outcome: &str, answer: &Answer) {
+    pub(super) fn log(&self, envelope: &Envelope, size_bytes: usize, scan: &Scan, outcome: &str, reply: u16) {
         let sender = envelope.mail.reverse_path.as_ref().map_or_else(String::new, |address| {
-            self.gateway.pseudonyms.pseudonym("address", &address.to_normalized()).to_string()
+            self.pseudonyms.pseudonym("address", &address.to_normalized()).to_string()
         });
         let symbols: Vec<&str> = scan.findings.iter().map(|finding| finding.symbol.as_str()).collect();
-        let (Answer::All(reply) | Answer::Each(_, reply)) = answer;
         tracing::info!(
             id = %envelope.id,
             direction = envelope.direction.as_str(),
@@ -273,7 +273,7 @@ impl Transaction {
             score = %scan.score(),
             symbols = symbols.join(","),
             outcome,
-            reply = reply.code(),
+            reply,
             scan_us = u64::try_from(scan.elapsed.as_micros()).unwrap_or(u64::MAX),
             "transaction"
         );
@@ -294,7 +294,7 @@ pub(super) fn known_fates(attempt: &Attempt, speaks: Speaks) -> Vec<Option<Fate>
 }
 
 /// Hashes a body; a long one off the async threads.
-async fn hash(body: &Bytes) -> BodyHash {
+pub(super) async fn hash(body: &Bytes) -> BodyHash {
     if body.len() < LONG_BODY_BYTES {
         return BodyHash::of(body);
     }
@@ -312,7 +312,7 @@ fn fail_command(id: &TransactionId, error: relay::Error) -> Reply {
 }
 
 /// Returns each failure once, however many recipients share it.
-fn failures(fates: &[Fate]) -> Vec<&Arc<Failure>> {
+pub(super) fn failures(fates: &[Fate]) -> Vec<&Arc<Failure>> {
     let mut found: Vec<&Arc<Failure>> = Vec::new();
     for failure in fates.iter().filter_map(|fate| fate.as_ref().err()) {
         if !found.iter().any(|known| Arc::ptr_eq(known, failure)) {
