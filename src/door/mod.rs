@@ -1,8 +1,10 @@
-//! Doors for clients that know another filter: SpamAssassin's `spamd` protocol and Rspamd's HTTP.
+//! Doors for clients that know another filter: SpamAssassin's `spamd` protocol, Rspamd's HTTP, a milter.
 //!
-//! They scan and answer; the mail stays with who asks, so no promise of custody is made here. Each is shut
-//! unless the configuration opens it. Every request is bounded in bytes and time, the connections in number.
+//! The first two scan and answer; the mail stays with who asks, so they make no promise of custody. What the
+//! milter keeps is the gateway's. Each is shut unless the configuration opens it. Every request is bounded in
+//! bytes and time, the connections in number.
 
+pub mod milter;
 mod rspamd;
 mod spamd;
 

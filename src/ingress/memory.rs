@@ -17,7 +17,7 @@ pub struct Memory {
 
 /// The part of the budget that one message holds; given back when dropped.
 #[derive(Debug, Default)]
-pub(super) struct Claim {
+pub struct Claim {
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -34,7 +34,7 @@ impl Memory {
 
     /// Enlarges a claim to so many bytes; `false`, and nothing changed, where the budget has not as much.
     /// Nobody waits: who holds a part of a message while it waits for the rest would wait for the others.
-    pub(super) fn enlarge(&self, claim: &mut Claim, bytes: usize) -> bool {
+    pub fn enlarge(&self, claim: &mut Claim, bytes: usize) -> bool {
         let missing = bytes.div_ceil(UNIT_BYTES).saturating_sub(claim.units());
         if missing == 0 {
             return true;

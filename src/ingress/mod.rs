@@ -26,7 +26,7 @@ use crate::smtp::server::{Answer, Offers, SignIn, SignInAnswer};
 pub use config::{Config, TlsMode};
 pub use connection::serve_connection;
 pub use listener::{Inherited, ListenAddress, ListenAddressError, Listener};
-pub use memory::Memory;
+pub use memory::{Claim, Memory};
 pub use serve::serve;
 pub use source::Sessions;
 
