@@ -18,7 +18,9 @@
 //! client MTA ◄── reply, one for each recipient, built only from Custody
 //! ```
 //!
-//! Clients of other filters come in through [`door`]: they are told what scanning found, and keep the mail.
+//! Clients of other filters come in through [`door`]: they are told what scanning found, and keep the mail. A
+//! mail server that asks a milter is told what policy decides; for whom a message is kept, the quarantine has
+//! it before.
 //!
 //! [`gateway::Transaction`] is that path on one page.
 //!

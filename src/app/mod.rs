@@ -101,7 +101,7 @@ impl App {
         let outbox = built.outbox(&stores);
         let (stop, stopped) = watch::channel(false);
         let mut inherited = inherited;
-        let doors = Doors::open(config, &built.scanner, &mut inherited, &stopped).await?;
+        let doors = Doors::open(config, &built, &memory, &mut inherited, &stopped).await?;
         let mut listeners = Listeners::new(memory, inherited, built.gateways.clone());
         let change = listeners.prepare(built.listeners)?;
         for name in listeners.unused() {
@@ -181,6 +181,11 @@ impl App {
         self.doors.rspamd
     }
 
+    /// Returns where MTAs find a milter.
+    pub fn milter_address(&self) -> Option<&ListenAddress> {
+        self.doors.milter.as_ref()
+    }
+
     /// Returns what has been learned.
     pub fn learned(&self) -> &Learned {
         &self.stores.learned
@@ -205,10 +210,10 @@ impl App {
                 "smtp.max_message_size is more than smtp.max_bytes_in_flight, which takes a restart"
             );
         }
-        let built = Built::new(&config, &self.stores).await?;
+        let mut built = Built::new(&config, &self.stores).await?;
         let outbox = built.outbox(&self.stores);
-        let change = self.listeners.prepare(built.listeners)?;
-        self.doors.change(&config, &built.scanner)?;
+        let change = self.listeners.prepare(std::mem::take(&mut built.listeners))?;
+        self.doors.change(&config, &built)?;
         self.listeners.commit(change, built.gateways);
         self.listeners.log();
         build::log_next_hops(&config);
@@ -258,6 +263,7 @@ fn keep_what_cannot_change(old: &Config, new: &mut Config) -> Vec<&'static str> 
         ("log", keep(&old.log, &mut new.log)),
         ("smtp.max_bytes_in_flight", keep(&old.smtp.max_bytes_in_flight, &mut new.smtp.max_bytes_in_flight)),
         ("door.spamd", keep(&old.door.spamd, &mut new.door.spamd)),
+        ("door.milter", keep(&old.door.milter, &mut new.door.milter)),
         ("door.rspamd", keep(&old.door.rspamd, &mut new.door.rspamd)),
         ("web.listen", keep(&old.web_listen, &mut new.web_listen)),
         ("web.public_url", keep(&old.web_public_url, &mut new.web_public_url)),

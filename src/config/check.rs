@@ -200,17 +200,13 @@ impl Checks<'_> {
         if door.allow_remote {
             return;
         }
-        if door.spamd.as_ref().is_some_and(|address| !place::is_local(address)) {
-            self.add(
-                "door.spamd",
-                "others reach this address: say door.allow_remote = true if that is meant",
-            );
-        }
-        if door.rspamd.is_some_and(|address| !address.ip().is_loopback()) {
-            self.add(
-                "door.rspamd",
-                "others reach this address: say door.allow_remote = true if that is meant",
-            );
+        let rspamd = door.rspamd.map(ListenAddress::Tcp);
+        for (key, address) in
+            [("door.spamd", &door.spamd), ("door.rspamd", &rspamd), ("door.milter", &door.milter)]
+        {
+            if address.as_ref().is_some_and(|address| !place::is_local(address)) {
+                self.add(key, "others reach this address: say door.allow_remote = true if that is meant");
+            }
         }
     }
 

@@ -119,6 +119,8 @@ pub struct Doors {
     pub spamd: Option<ListenAddress>,
     /// Where Rspamd's HTTP is spoken.
     pub rspamd: Option<SocketAddr>,
+    /// Where MTAs find a milter.
+    pub milter: Option<ListenAddress>,
     /// Whether addresses that others reach may be listened on.
     pub allow_remote: bool,
     /// Whether clients may teach.

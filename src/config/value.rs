@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::Faults;
+use crate::ingress::ListenAddress;
 use crate::mail::Domain;
 
 type Value<'a> = DeValue<'a>;
@@ -23,6 +24,17 @@ pub(super) fn text(value: &Value<'_>) -> Result<String, Faults> {
 /// Reads a path; an empty text is none.
 pub(super) fn path(value: &Value<'_>) -> Result<Option<PathBuf>, Faults> {
     text(value).map(|text| (!text.is_empty()).then(|| PathBuf::from(text)))
+}
+
+/// Reads where to listen, a TCP address or a Unix socket; an empty text is nowhere.
+pub(super) fn place(value: &Value<'_>) -> Result<Option<ListenAddress>, Faults> {
+    match text(value)?.as_str() {
+        "" => Ok(None),
+        text => match text.parse() {
+            Ok(address @ (ListenAddress::Tcp(_) | ListenAddress::Unix(_))) => Ok(Some(address)),
+            _ => Err("expected an address such as \"127.0.0.1:783\" or \"unix:/path\"".into()),
+        },
+    }
 }
 
 /// Reads yes or no.

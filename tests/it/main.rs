@@ -15,6 +15,7 @@ mod demo;
 mod door;
 mod faithful;
 mod faults;
+mod milter;
 mod next_hop;
 mod parts;
 mod postfix;

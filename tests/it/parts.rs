@@ -326,6 +326,17 @@ pub(crate) struct Postfix {
 impl Postfix {
     /// Starts Postfix with the gateway's inbound address as `smtpd_proxy_filter`.
     pub(crate) fn start(behind_port: u16, gateway: SocketAddr) -> Self {
+        let proxy = format!("-o smtpd_proxy_filter={gateway}\n  -o smtpd_proxy_options=speed_adjust");
+        Self::start_with(behind_port, &proxy)
+    }
+
+    /// The same with a milter in front, written as Postfix has it, such as `inet:127.0.0.1:8891`.
+    pub(crate) fn start_with_milter(behind_port: u16, milter: &str) -> Self {
+        Self::start_with(behind_port, &format!("-o smtpd_milters={milter}"))
+    }
+
+    /// The same, with these options of the smtpd in front.
+    fn start_with(behind_port: u16, options: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("lazaret-postfix-").tempdir().unwrap();
         let front_port = free_port();
         let base = folder.path();
@@ -346,6 +357,7 @@ impl Postfix {
                  smtputf8_enable = yes\nmessage_size_limit = 60000000\nmailbox_size_limit = 0\nvirtual_mailbox_limit = 0\n\
                  virtual_mailbox_domains = example.org\nvirtual_mailbox_base = {base_text}/mail\n\
                  virtual_mailbox_maps = texthash:{base_text}/etc/mailboxes\n\
+                 virtual_alias_maps = texthash:{base_text}/etc/aliases\n\
                  virtual_uid_maps = static:65534\nvirtual_gid_maps = static:65534\n\
                  default_transport = error:no mail leaves this test\nrelay_transport = error:no mail leaves this test\n\
                  smtpd_recipient_restrictions = reject_unlisted_recipient, permit_mynetworks, reject\n\
@@ -358,10 +370,11 @@ impl Postfix {
             "alice@example.org alice/\nbob@example.org bob/\npostmaster@example.org postmaster/\n",
         )
         .unwrap();
+        std::fs::write(base.join("etc/aliases"), "sales@example.org bob@example.org\n").unwrap();
         std::fs::write(
             base.join("etc/master.cf"),
             format!(
-                "127.0.0.1:{front_port} inet n - n - - smtpd\n  -o smtpd_proxy_filter={gateway}\n  -o smtpd_proxy_options=speed_adjust\n\
+                "127.0.0.1:{front_port} inet n - n - - smtpd\n  {options}\n\
                  127.0.0.1:{behind_port} inet n - n - - smtpd\n  -o smtpd_authorized_xforward_hosts=127.0.0.0/8\n  -o smtpd_client_restrictions=\n\
                  pickup unix n - n 60 1 pickup\ncleanup unix n - n - 0 cleanup\nqmgr unix n - n 300 1 qmgr\n\
                  rewrite unix - - n - - trivial-rewrite\nbounce unix - - n - 0 bounce\ndefer unix - - n - 0 bounce\n\

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::{DAY, HOUR, Key};
 use crate::config::value;
-use crate::ingress::ListenAddress;
 use crate::mail::{Address, Direction, Domain, InvalidAddress};
 
 pub(super) static FIRST: [Key; 4] = [
@@ -59,7 +58,7 @@ pub(super) static FIRST: [Key; 4] = [
     },
 ];
 
-pub(super) static LAST: [Key; 13] = [
+pub(super) static LAST: [Key; 14] = [
     Key {
         name: "scan.concurrency",
         default: "0",
@@ -112,19 +111,7 @@ pub(super) static LAST: [Key; 13] = [
         default: "\"\"",
         meaning: "Where SpamAssassin's spamd protocol is spoken, for spamc and its like: \"127.0.0.1:783\", or\n\
                   \"unix:/run/lazaret/spamd.sock\". Empty for nowhere.",
-        set: |c, v| match value::text(v)?.as_str() {
-            "" => {
-                c.door.spamd = None;
-                Ok(())
-            }
-            text => match text.parse() {
-                Ok(address @ (ListenAddress::Tcp(_) | ListenAddress::Unix(_))) => {
-                    c.door.spamd = Some(address);
-                    Ok(())
-                }
-                _ => Err("expected an address such as \"127.0.0.1:783\" or \"unix:/path\"".into()),
-            },
-        },
+        set: |c, v| value::place(v).map(|x| c.door.spamd = x),
     },
     Key {
         name: "door.rspamd",
@@ -137,6 +124,13 @@ pub(super) static LAST: [Key; 13] = [
             }
             _ => value::socket(v).map(|x| c.door.rspamd = Some(x)),
         },
+    },
+    Key {
+        name: "door.milter",
+        default: "\"\"",
+        meaning: "Where mail servers find a milter: \"127.0.0.1:8891\", or \"unix:/run/lazaret/milter.sock\". What is\n\
+                  kept is in the quarantine here; the mail server delivers the rest. Empty for nowhere.",
+        set: |c, v| value::place(v).map(|x| c.door.milter = x),
     },
     Key {
         name: "door.direction",

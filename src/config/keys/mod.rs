@@ -142,6 +142,7 @@ pub(super) fn blank() -> Config {
         door: Doors {
             spamd: None,
             rspamd: None,
+            milter: None,
             allow_remote: false,
             may_teach: false,
             direction: Direction::Inbound,
