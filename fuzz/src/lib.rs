@@ -6,6 +6,9 @@
 pub mod mail;
 #[path = "../../src/smtp/mod.rs"]
 pub mod smtp;
+#[path = "../../src/door/milter/wire.rs"]
+#[allow(dead_code, reason = "what is said to an MTA is not under test")]
+pub mod wire;
 
 /// Splits an input into a script of `N` bytes and the bytes proper; `None` when it is too short for that.
 pub fn script<const N: usize>(input: &[u8]) -> Option<(&[u8; N], &[u8])> {
