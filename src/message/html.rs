@@ -6,6 +6,7 @@
 use html5gum::emitters::default::DefaultEmitter;
 use html5gum::{StartTag, Token, Tokenizer};
 
+use super::style::{self, Look, Sheet};
 use super::{HtmlFacts, Limits, Link, LinkSource, decode, link};
 
 /// What a page shows.
@@ -15,6 +16,8 @@ pub(super) struct Page {
     pub(super) text: String,
     /// Text in elements that are styled away.
     pub(super) hidden_text: String,
+    /// The addresses of pictures that stand in the page itself (`data:`, RFC 2397), at most [`PICTURES`].
+    pub(super) pictures: Vec<String>,
     /// Links in order.
     pub(super) links: Vec<Link>,
     /// Counts.
@@ -57,6 +60,12 @@ const BLOCKS: [&[u8]; 27] = [
 ];
 /// Elements that a blank line sets off.
 const PARAGRAPHS: [&[u8]; 7] = [b"p", b"h1", b"h2", b"h3", b"h4", b"h5", b"h6"];
+/// Elements that have no end tag.
+const VOID: [&[u8]; 7] = [b"img", b"br", b"input", b"hr", b"meta", b"link", b"area"];
+/// Most styled elements in one another that are followed.
+const STYLED: usize = 100;
+/// Most pictures in a page itself that are looked at.
+const PICTURES: usize = 8;
 /// Longest visible text of one link.
 const LINK_TEXT_BYTES: usize = 1_000;
 
@@ -91,10 +100,20 @@ struct Reader {
     page: Page,
     anchor: Option<Link>,
     unseen: Option<Vec<u8>>,
-    hidden: Option<(Vec<u8>, usize)>,
+    sheet: Sheet,
+    /// The open elements that change how text looks, outermost first.
+    styled: Vec<Styled>,
     /// Line breaks owed before the next visible character: 0 to 2.
     breaks: usize,
     has_blank: bool,
+}
+
+/// An open element that changes how text looks.
+struct Styled {
+    name: Vec<u8>,
+    /// How many elements of the name are open since then, with this one.
+    depth: usize,
+    look: Look,
 }
 
 impl Reader {
@@ -167,18 +186,47 @@ impl Reader {
             return;
         }
         self.separate(name);
-        match &mut self.hidden {
-            Some((hidden, depth)) if hidden == name => *depth += 1,
-            Some(_) => {}
-            None => {
-                let is_void = matches!(name, b"img" | b"br" | b"input" | b"hr" | b"meta" | b"link" | b"area");
-                let hides =
-                    attribute("style").is_some_and(|style| hides(&style)) || attribute("hidden").is_some();
-                if hides && !is_void {
-                    self.hidden = Some((name.to_vec(), 1));
-                }
-            }
+        self.style(tag);
+    }
+
+    /// Follows what an element changes of how text looks.
+    fn style(&mut self, tag: &StartTag<()>) {
+        let name: &[u8] = &tag.name;
+        if VOID.contains(&name) {
+            return;
         }
+        // A paragraph ends where the next begins.
+        if name == b"p" && self.styled.last().is_some_and(|last| last.name == name) {
+            self.styled.pop();
+        }
+        let attribute =
+            |key: &[u8]| tag.attributes.get(key).map(|value| String::from_utf8_lossy(&value.value));
+        let mut look = self.look();
+        let before = look;
+        let element = String::from_utf8_lossy(name);
+        let (classes, id) = (attribute(b"class").unwrap_or_default(), attribute(b"id").unwrap_or_default());
+        look.apply(&self.sheet.change(&element, &classes, &id));
+        let mut written = style::Change::default();
+        let color = if name == b"body" { attribute(b"text") } else { attribute(b"color") };
+        color.into_iter().for_each(|color| written.set_color(&color));
+        attribute(b"bgcolor").into_iter().for_each(|color| written.set_background(&color));
+        if attribute(b"background").is_some() {
+            written.set_background_picture();
+        }
+        look.apply(&written);
+        if attribute(b"hidden").is_some() {
+            look.apply(&style::declarations("display:none"));
+        }
+        attribute(b"style").into_iter().for_each(|text| look.apply(&style::declarations(&text)));
+        if look != before && self.styled.len() < STYLED {
+            self.styled.push(Styled { name: name.to_vec(), depth: 1, look });
+        } else if let Some(open) = self.styled.iter_mut().rfind(|open| open.name == name) {
+            open.depth += 1;
+        }
+    }
+
+    fn look(&self) -> Look {
+        self.styled.last().map_or_else(Look::default, |last| last.look)
     }
 
     fn end(&mut self, name: &[u8]) {
@@ -191,12 +239,13 @@ impl Reader {
         if name == b"a" {
             self.close_anchor();
         }
-        if let Some((hidden, depth)) = &mut self.hidden
-            && hidden == name
+        if let Some(at) = self.styled.iter().rposition(|open| open.name == name)
+            && let Some(open) = self.styled.get_mut(at)
         {
-            *depth -= 1;
-            if *depth == 0 {
-                self.hidden = None;
+            open.depth -= 1;
+            if open.depth == 0 {
+                // What was left open within ends with it.
+                self.styled.truncate(at);
             }
         }
         self.separate(name);
@@ -215,7 +264,11 @@ impl Reader {
     fn image(&mut self, source: &str) {
         let target = source.trim();
         // The bytes of an inline picture are no link.
-        if !target.is_empty() && !target.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("data:")) {
+        if target.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("data:")) {
+            if self.page.pictures.len() < PICTURES {
+                self.page.pictures.push(target.to_owned());
+            }
+        } else if !target.is_empty() {
             self.page.links.push(Link {
                 text: String::new(),
                 target: target.to_owned(),
@@ -225,7 +278,10 @@ impl Reader {
     }
 
     fn text(&mut self, text: &str) {
-        if self.unseen.is_some() {
+        if let Some(unseen) = &self.unseen {
+            if unseen == b"style" {
+                self.sheet.read(text);
+            }
             return;
         }
         if let Some(anchor) = &mut self.anchor
@@ -246,7 +302,7 @@ impl Reader {
                 });
             }
         }
-        let to = if self.hidden.is_some() {
+        let to = if !self.look().is_seen() {
             self.page.facts.hidden_bytes += text.trim().len();
             &mut self.page.hidden_text
         } else {
@@ -272,13 +328,6 @@ impl Reader {
             self.page.links.push(anchor);
         }
     }
-}
-
-/// Whether a style takes an element out of sight.
-fn hides(style: &str) -> bool {
-    let style: String =
-        style.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_ascii_lowercase()).collect();
-    style.contains("display:none") || style.contains("visibility:hidden")
 }
 
 #[cfg(test)]
@@ -331,6 +380,20 @@ mod tests {
     fn hidden_text_is_kept_apart() {
         let page = read("<div style='DISPLAY : none'>ham <div>x</div> words</div>spam", &Limits::DEFAULT);
         assert_eq!((page.text.as_str(), page.hidden_text.as_str()), ("spam", "ham\nx\nwords"));
+        for (source, text, hidden) in [
+            ("<font color=#fffffe>a</font>b", "b", "a"),
+            ("<body bgcolor=black text=black>a<font color=red>b", "b", "a"),
+            ("<div style='background:#000'><span style='color:#fff'>a</span></div>", "a", ""),
+            ("<td style=font-size:0>a<div><b style=font-size:12px>b</b>c</div></td>d", "b\nd", "ac"),
+            ("<div style=display:none><span>a<i style=color:red>b</div>c", "c", "ab"),
+            ("<p style=color:white>a<p>b", "b", "a"),
+            ("<td background=x.png><font color=white>a", "a", ""),
+            ("<style>.p{display:none}</style><i class='q p'>a</i>b", "b", "a"),
+            ("<p hidden>a</p>b", "b", "a"),
+        ] {
+            let page = read(source, &Limits::DEFAULT);
+            assert_eq!((page.text.as_str(), page.hidden_text.as_str()), (text, hidden), "{source}");
+        }
     }
 
     #[test]

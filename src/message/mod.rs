@@ -15,6 +15,7 @@ mod mime;
 mod pdf;
 mod problem;
 mod received;
+mod style;
 
 use std::ops::Range;
 
