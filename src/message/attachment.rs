@@ -4,20 +4,21 @@
 
 use memchr::memmem;
 
-use super::{Attachment, Limits, archive, html, pdf};
+use super::{Attachment, Limits, LinkSource, archive, calendar, html, link, pdf, picture};
 
 /// Most links that are read from a document.
 const DOCUMENT_LINKS: usize = 20;
 
 /// Describes an attachment by its decoded bytes, which may be only the first of `size_bytes`. Also returns
-/// the links in it.
+/// the links in it. `pixels` is in how many of pictures QR codes may still be looked for.
 pub(super) fn read(
     name: Option<String>,
     declared_type: &str,
     bytes: &[u8],
     size_bytes: usize,
     limits: &Limits,
-) -> (Attachment, Vec<String>) {
+    pixels: &mut usize,
+) -> (Attachment, Vec<(String, LinkSource)>) {
     let detected_type = detect(bytes);
     let mut attachment = Attachment {
         name,
@@ -32,7 +33,7 @@ pub(super) fn read(
         has_script: false,
         has_form: false,
     };
-    let mut links = Vec::new();
+    let (mut links, mut codes) = (Vec::new(), Vec::new());
     if bytes.starts_with(b"PK\x03\x04") {
         links.extend(archive(bytes, limits, &mut attachment));
         attachment.has_macros =
@@ -45,10 +46,15 @@ pub(super) fn read(
         attachment.is_encrypted =
             memmem::find(bytes, b"E\0n\0c\0r\0y\0p\0t\0e\0d\0P\0a\0c\0k\0a\0g\0e\0").is_some();
     } else if bytes.starts_with(b"%PDF") {
-        let pdf = pdf::read(bytes, limits.attachment_bytes);
+        let pdf = pdf::read(bytes, limits.attachment_bytes, pixels);
         attachment.has_script = pdf.has_script;
         attachment.is_encrypted = pdf.is_encrypted;
         links.extend(pdf.links);
+        codes.extend(pdf.codes);
+    } else if picture::is_picture(bytes) {
+        codes.extend(picture::links(bytes, pixels));
+    } else if calendar::is_calendar(bytes) {
+        links.extend(link::in_text(&calendar::unfold(bytes)).take(DOCUMENT_LINKS).map(str::to_owned));
     } else if detected_type == Some("text/html")
         || detected_type == Some("image/svg+xml")
         || declared_type == "text/html"
@@ -64,7 +70,8 @@ pub(super) fn read(
                 .take(DOCUMENT_LINKS),
         );
     }
-    (attachment, links)
+    let links = links.into_iter().map(|link| (link, LinkSource::Attachment));
+    (attachment, links.chain(codes.into_iter().map(|code| (code, LinkSource::Code))).collect())
 }
 
 /// How an OLE compound file begins: the old Office formats, MSI.
@@ -111,7 +118,9 @@ mod tests {
     use super::*;
 
     fn read_bytes(bytes: &[u8]) -> (Attachment, Vec<String>) {
-        read(None, "application/octet-stream", bytes, bytes.len(), &Limits::DEFAULT)
+        let kind = "application/octet-stream";
+        let (attachment, links) = read(None, kind, bytes, bytes.len(), &Limits::DEFAULT, &mut (1 << 20));
+        (attachment, links.into_iter().map(|(link, _)| link).collect())
     }
 
     #[test]

@@ -11,7 +11,8 @@ use memchr::{memchr, memmem};
 
 use super::decode::{self, Encoding};
 use super::field::{self, Line, Lines, Parameterized};
-use super::{Content, Header, Limits, LinkSource, Message, Part, Problem, attachment, html, link};
+use super::{Content, Header, Limits, LinkSource, Message, Part, Problem};
+use super::{attachment, calendar, html, link, picture};
 
 /// Decoded bytes that are looked into of every attachment, whatever came before it.
 const SNIFF_BYTES: usize = 64 << 10;
@@ -24,6 +25,8 @@ pub(super) struct Walk<'l> {
     /// What was found so far.
     pub(super) message: Message,
     attachment_budget: usize,
+    /// Pixels in which QR codes may still be looked for.
+    picture_budget: usize,
     /// Bytes of decoded text that may still be kept for rules over it.
     content_budget: usize,
 }
@@ -60,6 +63,7 @@ impl<'l> Walk<'l> {
             raw,
             message: Message::default(),
             attachment_budget: limits.attachment_bytes,
+            picture_budget: limits.picture_pixels,
             content_budget: limits.content_bytes,
         }
     }
@@ -185,6 +189,11 @@ impl<'l> Walk<'l> {
             };
             return self.entity(decoded.as_deref().unwrap_or(body), depth + 1, "text/plain", true);
         }
+        match media_type.as_str() {
+            "message/partial" => self.note(Problem::Partial),
+            "message/external-body" => self.note(Problem::ExternalBody),
+            _ => {}
+        }
         if !is_multipart {
             return self.leaf(part, body, &media_type);
         }
@@ -270,6 +279,10 @@ impl<'l> Walk<'l> {
             size_bytes,
             content,
         });
+        let unfolded = calendar::is_calendar(bytes).then(|| calendar::unfold(bytes));
+        if let Some(unfolded) = &unfolded {
+            self.message.invitations.push(calendar::read(unfolded));
+        }
         if is_shown {
             if is_cut || size_bytes > limit {
                 self.note(Problem::TooMuchText);
@@ -281,14 +294,16 @@ impl<'l> Walk<'l> {
             if media_type == "text/html" {
                 self.add_html(&text);
             } else {
-                self.add_text(&text, true);
+                self.add_text(unfolded.as_deref().unwrap_or(&text), true);
             }
         }
         if is_attached {
             self.attachment_budget = self.attachment_budget.saturating_sub(bytes.len());
-            let (attachment, links) = attachment::read(name, media_type, bytes, size_bytes, self.limits);
+            let pixels = &mut self.picture_budget;
+            let (attachment, links) =
+                attachment::read(name, media_type, bytes, size_bytes, self.limits, pixels);
             self.message.attachments.push(attachment);
-            links.into_iter().for_each(|target| self.add_link(String::new(), target, LinkSource::Attachment));
+            links.into_iter().for_each(|(target, source)| self.add_link(String::new(), target, source));
         }
     }
 
@@ -302,6 +317,11 @@ impl<'l> Walk<'l> {
         append(&mut self.message.hidden_text, &page.hidden_text, self.limits.text_bytes);
         for link in page.links {
             self.add_link(link.text, link.target, link.source);
+        }
+        for picture in page.pictures.iter().filter_map(|address| picture::from_data(address)) {
+            for target in picture::links(&picture, &mut self.picture_budget) {
+                self.add_link(String::new(), target, LinkSource::Code);
+            }
         }
     }
 

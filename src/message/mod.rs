@@ -5,6 +5,7 @@
 
 mod archive;
 mod attachment;
+mod calendar;
 mod decode;
 mod edits;
 mod field;
@@ -13,6 +14,7 @@ mod link;
 mod markup;
 mod mime;
 mod pdf;
+mod picture;
 mod problem;
 mod received;
 mod style;
@@ -56,6 +58,8 @@ pub struct Limits {
     pub link_bytes: usize,
     /// Decoded bytes of attachments that are looked into, all together.
     pub attachment_bytes: usize,
+    /// Pixels of the pictures in which QR codes are looked for, all together.
+    pub picture_pixels: usize,
 }
 
 impl Limits {
@@ -75,6 +79,7 @@ impl Limits {
         links: 2_000,
         link_bytes: 4_096,
         attachment_bytes: 8 << 20,
+        picture_pixels: 8 << 20,
     };
 }
 
@@ -114,6 +119,8 @@ pub enum LinkSource {
     Attachment,
     /// Within another link, which leads on to it.
     Redirected,
+    /// A QR code in a picture.
+    Code,
 }
 
 /// A link: what the reader sees and where it goes.
@@ -152,6 +159,15 @@ pub struct Attachment {
     pub has_script: bool,
     /// Whether an HTML page has a form.
     pub has_form: bool,
+}
+
+/// What a calendar object asks for (RFC 5546).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Invitation {
+    /// The method in capitals, such as `REQUEST`; empty where there is none.
+    pub method: String,
+    /// The address of the organizer; empty where there is none.
+    pub organizer: String,
 }
 
 /// A leaf of the MIME tree.
@@ -252,6 +268,8 @@ pub struct Message {
     pub parts: Vec<Part>,
     /// What is not shown as text.
     pub attachments: Vec<Attachment>,
+    /// The calendar objects.
+    pub invitations: Vec<Invitation>,
     /// What the HTML parts hold.
     pub html: HtmlFacts,
     /// Where the body begins in the raw bytes.
@@ -346,6 +364,9 @@ pub fn parse_within(raw: &[u8], limits: &Limits) -> Message {
     if SINGLE_FIELDS.iter().any(|name| walk.message.headers_named(name).nth(1).is_some()) {
         walk.note(Problem::DuplicateField);
     }
+    for problem in author_problems(&walk.message) {
+        walk.note(problem);
+    }
     let message = &walk.message;
     let body = raw.get(message.body_offset..).unwrap_or_default();
     let shows_nothing = message.text.is_empty() && message.hidden_text.is_empty() && message.links.is_empty();
@@ -357,6 +378,16 @@ pub fn parse_within(raw: &[u8], limits: &Limits) -> Message {
         walk.message.text = String::from_utf8_lossy(start).replace(['\r', '\0'], "");
     }
     walk.message
+}
+
+/// Finds what mail programs disagree about, which show one author.
+fn author_problems(message: &Message) -> Vec<Problem> {
+    let mut fields = message.headers_named("From").take(10).map(|header| mailboxes(&header.raw));
+    let first = fields.next().unwrap_or_default();
+    let is_known = |other: &Mailbox| first.iter().any(|one| one.address.eq_ignore_ascii_case(&other.address));
+    let conflict = fields.flatten().any(|other| !is_known(&other)).then_some(Problem::ConflictingAuthors);
+    let several = first.iter().filter(|author| !author.address.is_empty()).nth(1);
+    conflict.into_iter().chain(several.map(|_| Problem::SeveralAuthors)).collect()
 }
 
 /// Finds what is wrong with the lines, wherever they stand.

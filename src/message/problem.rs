@@ -53,11 +53,19 @@ pub enum Problem {
     TooMuchText,
     /// There are more links, or longer ones, than are looked at.
     TooManyLinks,
+    /// The message is one piece of a larger one (RFC 2046, section 5.2.2).
+    Partial,
+    /// A part is to be fetched from elsewhere (RFC 2046, section 5.2.3).
+    ExternalBody,
+    /// From names more than one mailbox (RFC 5322, section 3.6.2).
+    SeveralAuthors,
+    /// There are several From fields, and they name different mailboxes.
+    ConflictingAuthors,
 }
 
 impl Problem {
     /// Every problem, in the order of declaration.
-    pub const ALL: [Problem; 25] = [
+    pub const ALL: [Problem; 29] = [
         Problem::Unreadable,
         Problem::NoHeader,
         Problem::MalformedField,
@@ -83,6 +91,10 @@ impl Problem {
         Problem::TooDeep,
         Problem::TooMuchText,
         Problem::TooManyLinks,
+        Problem::Partial,
+        Problem::ExternalBody,
+        Problem::SeveralAuthors,
+        Problem::ConflictingAuthors,
     ];
 
     /// Returns the permanent name, in UPPER_SNAKE, without a family prefix.
@@ -152,6 +164,19 @@ impl Problem {
             }
             Problem::TooManyLinks => {
                 ("TOO_MANY_LINKS", "The message has so many or so long links that only some were read.")
+            }
+            Problem::Partial => (
+                "PARTIAL",
+                "The message is one piece of a larger one, which nobody can look into as a whole.",
+            ),
+            Problem::ExternalBody => {
+                ("EXTERNAL_BODY", "A part of the message is not in it, but is to be fetched from elsewhere.")
+            }
+            Problem::SeveralAuthors => {
+                ("SEVERAL_AUTHORS", "The message names several authors, of whom mail programs show one.")
+            }
+            Problem::ConflictingAuthors => {
+                ("CONFLICTING_AUTHORS", "The message names different authors in several From fields.")
             }
         }
     }

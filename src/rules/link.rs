@@ -55,6 +55,7 @@ pub(super) fn link(definitions: Definitions) -> (RuleSet, Vec<Problem>) {
     let examples = definitions.examples.into_iter().filter(|example| place_of(&example.rule).is_some());
     let examples = examples.collect();
     let mut compiled: Vec<Option<(Definition, Option<Compiled>)>> = compiled.into_iter().map(Some).collect();
+    let mut weighs_learned = false;
     let mut rules: Vec<Entry> = Vec::new();
     for index_in_order in order {
         let Some((definition, test)) = compiled.get_mut(index_in_order).and_then(Option::take) else {
@@ -72,6 +73,9 @@ pub(super) fn link(definitions: Definitions) -> (RuleSet, Vec<Problem>) {
             })),
             (None, _) => continue,
         };
+        // With what was learned known, the third and fourth set of scores counts.
+        weighs_learned |= matches!(&definition.test, Test::Eval { function, .. } if function == "check_bayes")
+            && definition.scores.iter().skip(2).any(|score| *score != 0.0);
         rules.push(Entry {
             scores: definition.scores,
             flags: definition.flags,
@@ -84,7 +88,7 @@ pub(super) fn link(definitions: Definitions) -> (RuleSet, Vec<Problem>) {
     let groups = group(&rules);
     let active = std::array::from_fn(|set| active(&rules, set));
     let ignored = definitions.ignored;
-    (RuleSet { rules, groups, active, examples, unsupported, ignored, families }, problems)
+    (RuleSet { rules, groups, active, examples, unsupported, ignored, families, weighs_learned }, problems)
 }
 
 type Compilation = (Definition, Result<Option<Compiled>, String>);

@@ -288,6 +288,8 @@ pub struct RuleSet {
     ignored: BTreeMap<String, usize>,
     examples: Vec<Example>,
     families: Families,
+    /// Whether rules give points for what was learned.
+    weighs_learned: bool,
 }
 
 /// A rule whose native function does not exist here, so that it never hits.
@@ -371,6 +373,11 @@ impl RuleSet {
             source: &entry.place.0,
             line: entry.place.1,
         })
+    }
+
+    /// Whether rules give points for what was learned (`check_bayes`), so that it need not speak for itself.
+    pub fn weighs_learned(&self) -> bool {
+        self.weighs_learned
     }
 
     /// Returns the rules that can never hit, since their functions do not exist here.

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::Instant;
 
-use crate::learn::{Extracted, FeatureKey, Label, Lesson, MessageKey, Model, extract};
+use crate::learn::{Extracted, FeatureKey, Label, Lesson, MessageKey, Model, Opinion, extract};
 use crate::mail::Client;
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Gauge};
@@ -27,7 +27,6 @@ use crate::privacy::error_chain;
 use crate::store::{
     Appended, LessonError, LessonLog, LogEntry, NewLesson, Records, State, StateError, Teacher,
 };
-use crate::verdict::Finding;
 
 /// The name of the snapshot in the state store.
 const SNAPSHOT: &str = "model";
@@ -130,10 +129,10 @@ impl Learned {
         extract(message, client, &self.inner.key)
     }
 
-    /// Judges a message: one finding, or none before there are lessons enough.
-    pub fn judge(&self, message: &Message, client: Option<&Client>) -> Option<Finding> {
+    /// Judges a message; nothing is said before there are lessons enough.
+    pub fn judge(&self, message: &Message, client: Option<&Client>) -> Option<Opinion> {
         let extracted = self.extract(message, client);
-        Some(self.inner.model.load().judge(&extracted)?.finding())
+        self.inner.model.load().judge(&extracted)
     }
 
     /// Makes the lesson that a message gives, for whoever writes it to the log in a transaction of their own.

@@ -69,7 +69,7 @@ async fn a_model_learns_and_judges() {
     teach(&learned, 60).await;
     let model = learned.load().await.unwrap();
     assert_eq!(model.lessons(), (60, 60));
-    let finding = learned.judge(&message, None).unwrap();
+    let finding = learned.judge(&message, None).unwrap().finding();
     assert_eq!(finding.symbol.as_str(), "BAYES_SPAM");
     check(&house, &model).await;
 }

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 
 pub use learned::{Learned, LearnedError};
 
+use crate::learn::Opinion;
 use crate::mail::{Direction, Envelope};
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Histogram};
@@ -150,11 +151,15 @@ impl Shared {
             Message { text: raw_text(body), ..Message::default() }
         });
         let opinion = guarded(&mut scan, "learned", || self.learned.judge(&message, Some(&envelope.client)));
-        scan.findings.extend(opinion.flatten());
+        let opinion = opinion.flatten();
         let rules = self.rules.load();
+        let set = rules.of(envelope.direction);
+        // What was learned is weighed once: by the rules that ask for it, or else by the filter itself.
+        scan.findings.extend(opinion.as_ref().filter(|_| !set.weighs_learned()).map(Opinion::finding));
         let evaluation = guarded(&mut scan, "rules", || {
-            let evidence = Evidence::default();
-            rules.of(envelope.direction).evaluate(&Subject {
+            let evidence =
+                Evidence { bayes: opinion.map(|opinion| opinion.probability), authentication: None };
+            set.evaluate(&Subject {
                 message: &message,
                 raw: body,
                 envelope,
@@ -198,19 +203,21 @@ fn raw_text(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learn::FeatureKey;
+    use crate::learn::{FeatureKey, Label};
     use crate::mail::{Address, Client, Mail, TransactionId};
-    use crate::store::{Memory, Records};
+    use crate::rules;
+    use crate::store::{Memory, Records, Teacher};
 
     async fn scanner(timeout: Duration) -> Scanner {
+        scanner_with(RuleSet::compile(&[]).0, timeout).await
+    }
+
+    async fn scanner_with(inbound: RuleSet, timeout: Duration) -> Scanner {
         let records = Records::in_memory().await.unwrap();
         let key = FeatureKey::from_bytes([0; 32]);
         let learned = Learned::open(&records, Arc::new(Memory::default()), key).await.unwrap();
-        let rules = Rules {
-            inbound: RuleSet::compile(&[]).0,
-            outbound: RuleSet::compile(&[]).0,
-            organisation: Organisation::default(),
-        };
+        let rules =
+            Rules { inbound, outbound: RuleSet::compile(&[]).0, organisation: Organisation::default() };
         Scanner::new(Config { concurrency: 1, timeout }, rules, learned)
     }
 
@@ -221,6 +228,38 @@ mod tests {
             client: Client { helo: String::new(), ..Client::new("192.0.2.1:25".parse().unwrap()) },
             mail: Mail::default(),
             recipients: vec![Address::parse("alice@example.org").unwrap().into()],
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_learned_is_weighed_once() {
+        let lessons = |label, text: &str| -> (Label, Vec<Bytes>) {
+            let message =
+                |n| Bytes::from(format!("Subject: {text} {n}\r\nMessage-ID: <{n}>\r\n\r\n{text}\r\n"));
+            (label, (0..60).map(message).collect())
+        };
+        let message = b"Subject: lottery\r\n\r\nlottery money winner prize\r\n";
+        for (rules, expected) in [
+            ("", vec!["BAYES_SPAM"]),
+            ("body HIGH eval:check_bayes(0.9, 1.0)\nscore HIGH 0 0 3 3\n", vec!["HIGH"]),
+            ("body LOW eval:check_bayes(0, 0.5)\nscore LOW 0 0 -1 -1\n", vec![]),
+            ("body HIGH eval:check_bayes(0.9, 1.0)\nscore HIGH 3 3 0 0\n", vec!["BAYES_SPAM"]),
+        ] {
+            let (set, problems) = RuleSet::compile(&[rules::Source::new("t", rules.as_bytes())]);
+            assert!(problems.is_empty(), "{problems:?}");
+            let scanner = scanner_with(set, Duration::from_secs(60)).await;
+            for (label, messages) in [
+                lessons(Label::Spam, "lottery money winner prize"),
+                lessons(Label::Ham, "minutes of the meeting"),
+            ] {
+                let now = time::OffsetDateTime::UNIX_EPOCH;
+                scanner.learned().learn(label, messages, Teacher::Cli, now).await.unwrap();
+            }
+            scanner.learned().load().await.unwrap();
+            let scanned = scanner.scan_here(message, &envelope());
+            let symbols: Vec<&str> =
+                scanned.scan.findings.iter().map(|found| found.symbol.as_str()).collect();
+            assert_eq!(symbols, expected, "{rules}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! What the text is like, and how the message is built.
 
-use crate::message::Problem;
+use crate::message::{Invitation, Problem};
 
-use super::{Context, Function, domain_of, plainly};
+use super::{Context, Function, domain_of, org, plainly};
 
 /// The functions of this family.
 pub(super) const FUNCTIONS: &[(&str, Function)] = &[
@@ -15,6 +15,8 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("freemail_in_text", freemail_in_text),
     ("mixed_scripts", mixed_scripts),
     ("subject_capitals", subject_capitals),
+    ("invitation", invitation),
+    ("invitation_of_stranger", invitation_of_stranger),
 ];
 
 /// `message_problem(SYMBOL, ...)`: the parser noted one of these.
@@ -22,6 +24,28 @@ fn message_problem(context: &Context<'_>, arguments: &[String]) -> Option<String
     let wanted: Vec<Problem> = arguments.iter().filter_map(|name| Problem::from_symbol(name)).collect();
     let found = context.message.problems.iter().find(|problem| wanted.contains(problem))?;
     Some(found.explanation().to_owned())
+}
+
+/// The message asks for a place in the reader's calendar.
+fn invitation(context: &Context<'_>, _: &[String]) -> Option<String> {
+    plainly(context.message.invitations.iter().any(|invitation| asks(invitation)))
+}
+
+fn asks(invitation: &Invitation) -> bool {
+    matches!(invitation.method.as_str(), "REQUEST" | "PUBLISH" | "ADD")
+}
+
+/// Who invites is neither of the sender's organisation nor of a reader's.
+fn invitation_of_stranger(context: &Context<'_>, _: &[String]) -> Option<String> {
+    let mut known: Vec<String> = vec![context.from_org.clone()];
+    known.extend(context.dkim_orgs.iter().cloned());
+    let recipients = context.envelope.recipients.iter().map(|to| to.address.to_normalized());
+    known.extend(recipients.map(|address| org(&domain_of(&address)).to_owned()));
+    let organizers = context.message.invitations.iter().filter(|invitation| asks(invitation));
+    organizers.map(|invitation| domain_of(&invitation.organizer)).find_map(|domain| {
+        let is_stranger = !domain.is_empty() && !known.iter().any(|known| known == org(&domain));
+        is_stranger.then(|| format!("The invitation is of {domain}."))
+    })
 }
 
 /// The message has a form to fill in.

@@ -33,6 +33,8 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("link_names_recipient", link_names_recipient),
     ("has_links", has_links),
     ("attached_links", attached_links),
+    ("qr_link", qr_link),
+    ("qr_link_elsewhere", qr_link_elsewhere),
 ];
 
 /// There are links, none to the organisation that sends.
@@ -239,6 +241,19 @@ fn link_names_recipient(context: &Context<'_>, _: &[String]) -> Option<String> {
 /// There is a link to the web.
 fn has_links(context: &Context<'_>, _: &[String]) -> Option<String> {
     plainly(context.clickable().next().is_some())
+}
+
+/// A QR code leads to the web.
+fn qr_link(context: &Context<'_>, _: &[String]) -> Option<String> {
+    let link = context.message.links.iter().find(|link| link.source == LinkSource::Code)?;
+    Some(format!("A QR code leads to {}.", link.host()?))
+}
+
+/// A QR code leads to where nothing else of the message comes from.
+fn qr_link_elsewhere(context: &Context<'_>, _: &[String]) -> Option<String> {
+    let codes = context.clickable().filter(|link| link.link.source == LinkSource::Code);
+    let known = |org: &str| org == context.from_org || context.dkim_orgs.iter().any(|signer| signer == org);
+    codes.filter(|link| !known(&link.org)).map(|link| format!("A QR code leads to {}.", link.host)).next()
 }
 
 /// A document that is attached holds links.

@@ -247,7 +247,9 @@ pub(super) fn link_texts(link: &Link, key: &str) -> Vec<String> {
                 LinkSource::Anchor => "a",
                 LinkSource::Image => "img",
                 LinkSource::Form => "form",
-                LinkSource::Text | LinkSource::Attachment | LinkSource::Redirected => "parsed",
+                LinkSource::Text | LinkSource::Attachment | LinkSource::Redirected | LinkSource::Code => {
+                    "parsed"
+                }
             }
             .to_owned(),
         ],
