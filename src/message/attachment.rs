@@ -38,7 +38,7 @@ pub(super) fn read(
         links.extend(archive(bytes, limits, &mut attachment));
         attachment.has_macros =
             attachment.entries.iter().any(|entry| entry.to_ascii_lowercase().ends_with("vbaproject.bin"));
-    } else if bytes.starts_with(b"\x1f\x8b\x08") || bytes.get(257..262) == Some(b"ustar") {
+    } else if archive::is_archive(bytes) {
         archive(bytes, limits, &mut attachment);
     } else if bytes.starts_with(OLE) {
         // Names in a compound file are UTF-16: `_VBA_PROJECT` and the streams of Excel 4 macros.

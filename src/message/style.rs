@@ -161,8 +161,8 @@ pub(super) fn declarations(style: &str) -> Change {
             }
             "font-size" => change.size = size(value).or(change.size),
             "font" => {
-                let sizes = value.split_whitespace().filter_map(|word| size(word.split('/').next()?));
-                change.size = sizes.last().or(change.size);
+                let found = value.split_whitespace().rev().find_map(|word| size(word.split('/').next()?));
+                change.size = found.or(change.size);
             }
             "color" | "-webkit-text-fill-color" => change.color = paint(value).or(change.color),
             "background" | "background-color" | "background-image" => {

@@ -106,7 +106,7 @@ impl Gateway {
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().unwrap();
         let collected = Arc::clone(&log);
-        std::thread::spawn(move || collect(stderr, &collected));
+        let collector = std::thread::spawn(move || collect(stderr, &collected));
         // Its first lines on standard output say where it listens; "ready" ends them.
         let (sender, receiver) = mpsc::sync_channel(64);
         let stdout = child.stdout.take().unwrap();
@@ -129,6 +129,8 @@ impl Gateway {
                 Err(_) => {
                     child.kill().ok();
                     child.wait().ok();
+                    // What it said last counts most.
+                    collector.join().ok();
                     return Err(log.lock().unwrap().clone());
                 }
             }

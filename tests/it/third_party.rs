@@ -40,7 +40,7 @@ fn every_hostile_message_is_scanned() {
 }
 
 /// What must be told of hostile messages, by the beginning of their names.
-const TOLD: [(&str, &[&str]); 9] = [
+const TOLD: [(&str, &[&str]); 14] = [
     ("nest-multipart-10000", &["BUILD_OVER_LIMIT"]),
     ("nest-multipart-50000", &["BUILD_OVER_LIMIT"]),
     ("parts-empty-500k", &["BUILD_OVER_LIMIT"]),
@@ -49,6 +49,11 @@ const TOLD: [(&str, &[&str]); 9] = [
     ("arc-zip-depth-30", &["FILE_ARCHIVE_LIMIT"]),
     ("arc-zip-overlap", &["FILE_ARCHIVE_LIMIT"]),
     ("arc-gz-1G", &["FILE_ARCHIVE_LIMIT"]),
+    ("arc-bz2-500M", &["FILE_ARCHIVE_LIMIT"]),
+    ("arc-xz-500M", &["FILE_ARCHIVE_LIMIT"]),
+    ("arc-xz-dict-4G", &["FILE_ARCHIVE_LIMIT"]),
+    ("message-partial", &["BUILD_PARTIAL"]),
+    ("message-external-body", &["BUILD_EXTERNAL_BODY"]),
     ("arc-docx-external-template", &["FILE_FETCHES"]),
 ];
 

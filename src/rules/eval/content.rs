@@ -28,7 +28,7 @@ fn message_problem(context: &Context<'_>, arguments: &[String]) -> Option<String
 
 /// The message asks for a place in the reader's calendar.
 fn invitation(context: &Context<'_>, _: &[String]) -> Option<String> {
-    plainly(context.message.invitations.iter().any(|invitation| asks(invitation)))
+    plainly(context.message.invitations.iter().any(asks))
 }
 
 fn asks(invitation: &Invitation) -> bool {
