@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use html5gum::emitters::default::DefaultEmitter;
 use html5gum::{StartTag, Token, Tokenizer};
 
+use super::colors::{self, ColorStack};
+
 /// Most tokens that are read.
 const TOKENS: usize = 200_000;
 /// Most texts of a kind that are kept, and bytes of each.
@@ -53,6 +55,10 @@ pub struct Markup {
     pub frame_sources: Vec<String>,
     /// Whether an object is embedded.
     pub has_embeds: bool,
+    /// Whether text is hardly to be told from its background.
+    pub has_low_contrast: bool,
+    /// Whether a font is named as no font is.
+    pub has_bad_face: bool,
     /// Whether a font has a colour that is none.
     pub has_invalid_color: bool,
 }
@@ -167,7 +173,7 @@ pub fn markup(source: &[u8]) -> Markup {
     for token in Tokenizer::new_with_emitter(text.as_ref(), emitter).flatten().take(TOKENS) {
         match token {
             Token::StartTag(tag) => reader.start(&tag),
-            Token::EndTag(tag) => reader.count(&String::from_utf8_lossy(&tag.name), -1),
+            Token::EndTag(tag) => reader.end(&String::from_utf8_lossy(&tag.name)),
             Token::String(text) => reader.text(&String::from_utf8_lossy(&text.value)),
             Token::Comment(comment) => {
                 let comment = format!("<!--{}-->", String::from_utf8_lossy(&comment.value));
@@ -196,11 +202,17 @@ fn append(texts: &mut [String], text: &str) {
 #[derive(Default)]
 struct Reader {
     markup: Markup,
+    colors: ColorStack,
     /// Whether the text before the last tag ended within a word.
     ended_in_word: bool,
 }
 
 impl Reader {
+    fn end(&mut self, tag: &str) {
+        self.count(tag, -1);
+        self.colors.end(tag);
+    }
+
     fn is_in(&self, tag: &str) -> bool {
         self.markup.open.get(tag).is_some_and(|open| *open > 0)
     }
@@ -238,6 +250,12 @@ impl Reader {
             tag.attributes.get(key.as_bytes()).map(|value| String::from_utf8_lossy(&value.value).into_owned())
         };
         self.count(&name, 1);
+        self.colors.start(&name, attribute);
+        if name == "font"
+            && let Some(face) = attribute("face")
+        {
+            self.markup.has_bad_face |= !colors::is_face(&face);
+        }
         match name.as_str() {
             "a" => keep(&mut self.markup.anchors, String::new()),
             "title" => keep(&mut self.markup.titles, String::new()),
@@ -274,6 +292,9 @@ impl Reader {
         }
         if self.is_in("title") {
             append(&mut self.markup.titles, text);
+        }
+        if !self.markup.has_low_contrast && !text.trim().is_empty() {
+            self.markup.has_low_contrast = self.colors.are_close();
         }
         let is_word = |c: char| !c.is_whitespace() && !c.is_ascii_punctuation();
         if self.ended_in_word && text.chars().next().is_some_and(is_word) {
@@ -339,6 +360,21 @@ mod tests {
         );
         assert!(page.has_invalid_color && page.open.get("body") == Some(&1));
         assert_eq!(page.tags_seen - page.elements_seen, 1);
+    }
+
+    #[test]
+    fn text_without_contrast_is_told() {
+        for (source, expected) in [
+            ("<font color=white>x</font>", true),
+            ("<font color=white></font>x", false),
+            ("<td bgcolor=#336699><font color='#336690'>x", true),
+            ("<table><tr><td style='color:#fff;background:#000'>x<td>y", false),
+            ("<div style='color:transparent'>x</div>", true),
+            ("<b style='color:#fff'>x</b>", false),
+            ("<body text=#f0f0ff>x", true),
+        ] {
+            assert_eq!(markup(source.as_bytes()).has_low_contrast, expected, "{source}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod archive;
 mod attachment;
 mod calendar;
+mod colors;
 mod decode;
 mod edits;
 mod field;

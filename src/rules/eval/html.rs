@@ -111,6 +111,8 @@ fn test(context: &Context<'_>, arguments: &[String]) -> Option<String> {
             })
         }),
         "embeds" => any(context, |page| page.has_embeds),
+        "font_low_contrast" => any(context, |page| page.has_low_contrast),
+        "font_face_bad" => any(context, |page| page.has_bad_face),
         "font_invalid_color" => any(context, |page| page.has_invalid_color),
         _ => None,
     }
