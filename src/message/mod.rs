@@ -80,7 +80,7 @@ impl Limits {
         links: 2_000,
         link_bytes: 4_096,
         attachment_bytes: 8 << 20,
-        picture_pixels: 8 << 20,
+        picture_pixels: 4 << 20,
     };
 }
 
@@ -315,9 +315,10 @@ pub fn text_prefix(text: &str, limit: usize) -> &str {
     decode::prefix(text, limit)
 }
 
-/// Returns the text that a page of HTML shows.
+/// Returns the text of a page of HTML, what is styled out of sight at its end.
 pub fn html_text(source: &str) -> String {
-    html::read(source, &Limits::DEFAULT).text
+    let page = html::read(source, &Limits::DEFAULT);
+    format!("{}\n{}", page.text, page.hidden_text)
 }
 
 /// Undoes zlib (RFC 1950), for clients that compress; `None` for what is malformed or longer than the limit.

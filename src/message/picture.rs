@@ -18,6 +18,8 @@ const SMALLEST_SIDE: u32 = 21;
 /// Longest side, and most bytes that decoding may take.
 const LONGEST_SIDE: u32 = 4_096;
 const DECODE_BYTES: u64 = 48 << 20;
+/// Largest picture that is looked at in reverse too, in pixels.
+const REVERSED_PIXELS: u32 = 1 << 20;
 /// Most codes that are read in one picture.
 const CODES: usize = 4;
 /// Longest text of a code: the largest holds 4,296 letters.
@@ -107,7 +109,8 @@ fn gray(bytes: &[u8], pixels: &mut usize) -> Option<GrayImage> {
 fn codes(picture: GrayImage, pixels: &mut usize) -> Vec<String> {
     let found = decode(&picture);
     // A code in white on black is read by cameras all the same.
-    if found.is_empty() && fits(picture.width(), picture.height(), pixels) {
+    let is_small = picture.width() * picture.height() <= REVERSED_PIXELS;
+    if found.is_empty() && is_small && fits(picture.width(), picture.height(), pixels) {
         let mut picture = picture;
         image::imageops::invert(&mut picture);
         return decode(&picture);

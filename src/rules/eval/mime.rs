@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use memchr::memmem;
+
 use crate::message::Part;
 
 use super::{Context, Function, plainly};
@@ -104,9 +106,28 @@ fn parse_flag(context: &Context<'_>, arguments: &[String]) -> Option<String> {
         "missing_head_body_separator" => {
             has(Problem::MalformedField) && message.body_offset == context.subject().raw.len()
         }
-        "mime_epilogue_exists" => has(Problem::PartsAfterEnd),
+        "mime_epilogue_exists" => has_epilogue(context),
         _ => return None,
     })
+}
+
+/// Whether more than blanks and full stops stands behind the last part of the outermost multipart.
+fn has_epilogue(context: &Context<'_>) -> bool {
+    let message = context.subject().message;
+    let field = message.header("Content-Type").map(|field| field.value.as_str()).unwrap_or_default();
+    let Some((_, parameter)) = field.split_once("boundary=") else { return false };
+    let boundary = match parameter.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next(),
+        None => parameter.split([';', ' ']).next(),
+    };
+    let Some(boundary) = boundary.filter(|boundary| !boundary.is_empty()) else { return false };
+    let body = context.subject().raw.get(message.body_offset..).unwrap_or_default();
+    let end = format!("--{boundary}--");
+    let rest = memmem::find_iter(body, end.as_bytes())
+        .find(|at| *at == 0 || body.get(at - 1) == Some(&b'\n'))
+        .and_then(|at| body.get(at + end.len()..))
+        .unwrap_or_default();
+    rest.iter().any(|byte| !byte.is_ascii_whitespace() && *byte != b'.')
 }
 
 /// `check_mime_multipart_ratio(MIN, MAX)`: the bytes of plain text to those of HTML among alternatives.
