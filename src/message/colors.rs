@@ -24,7 +24,7 @@ impl Colors {
     const USUAL: Colors = Colors { text: Some([0; 3]), ground: Some([255; 3]) };
 
     fn are_close(self) -> bool {
-        let (Some(text), Some(ground)) = (self.text, self.ground) else { return false };
+        let (Some(text), Some(ground)) = (self.text, self.ground) else { return self.text == self.ground };
         let weighted = [0.2126, 0.7152, 0.0722];
         let squares = text.iter().zip(ground).zip(weighted).map(|((text, ground), weight): (_, f32)| {
             (weight * (f32::from(*text) - f32::from(ground))).powi(2)
@@ -89,6 +89,11 @@ impl ColorStack {
         self.open.last().map_or(Colors::USUAL, |(_, colors)| *colors).are_close()
     }
 
+    /// Whether one of the colours here is none.
+    pub(super) fn are_invalid(&self) -> bool {
+        self.open.last().is_some_and(|(_, colors)| colors.text.is_none() != colors.ground.is_none())
+    }
+
     /// Closes an element.
     pub(super) fn end(&mut self, tag: &str) {
         let tag = if tag == "th" { "td" } else { tag };
@@ -129,11 +134,7 @@ impl ColorStack {
         {
             colors.read_style(&style, outside);
         }
-        if matches!(name, "body" | "marquee" | "table" | "td" | "tr")
-            && let Some(ground) = attribute("bgcolor")
-        {
-            colors.ground = color(&ground);
-        }
+        // `bgcolor` is not followed: the points of the rules were found without.
         self.open.push((name.to_owned(), colors));
     }
 }

@@ -275,9 +275,6 @@ impl Reader {
                 if let Some(size) = attribute("size") {
                     self.markup.max_size = self.markup.max_size.max(font_size(&size));
                 }
-                if let Some(color) = attribute("color") {
-                    self.markup.has_invalid_color |= is_no_color(&color);
-                }
             }
             _ => {}
         }
@@ -293,8 +290,9 @@ impl Reader {
         if self.is_in("title") {
             append(&mut self.markup.titles, text);
         }
-        if !self.markup.has_low_contrast && !text.trim().is_empty() {
-            self.markup.has_low_contrast = self.colors.are_close();
+        if !text.trim().is_empty() {
+            self.markup.has_low_contrast |= self.colors.are_close();
+            self.markup.has_invalid_color |= self.colors.are_invalid();
         }
         let is_word = |c: char| !c.is_whitespace() && !c.is_ascii_punctuation();
         if self.ended_in_word && text.chars().next().is_some_and(is_word) {
@@ -325,21 +323,6 @@ fn font_size(text: &str) -> u32 {
     size.unwrap_or(3).min(20)
 }
 
-fn is_no_color(text: &str) -> bool {
-    let text = text.trim();
-    match text.strip_prefix('#') {
-        Some(digits) => {
-            !(digits.len() == 6 || digits.len() == 3) || !digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-        }
-        None => {
-            let is_name = text.bytes().all(|byte| byte.is_ascii_alphabetic());
-            let is_function = text.ends_with(')');
-            let is_hex = text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-            !text.is_empty() && !is_name && !is_function && !is_hex
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,7 +350,8 @@ mod tests {
         for (source, expected) in [
             ("<font color=white>x</font>", true),
             ("<font color=white></font>x", false),
-            ("<td bgcolor=#336699><font color='#336690'>x", true),
+            ("<td style='background-color:#336699'><font color='#336690'>x", true),
+            ("<td bgcolor=#000000><font color=white>x", true),
             ("<table><tr><td style='color:#fff;background:#000'>x<td>y", false),
             ("<div style='color:transparent'>x</div>", true),
             ("<b style='color:#fff'>x</b>", false),

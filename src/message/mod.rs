@@ -26,7 +26,7 @@ pub use edits::{HeaderEdits, InvalidField};
 pub use link::host;
 pub use markup::{Markup, markup};
 pub use problem::Problem;
-pub use received::{Relay, relay};
+pub use received::{Relay, is_fetched, relay};
 
 /// How much of a message is looked at. What is beyond is noted as a [`Problem`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -35,14 +35,20 @@ pub fn relay(value: &str) -> Option<Relay> {
         .strip_prefix("from ")
         .or_else(|| value.strip_prefix("(from "))
         .or_else(|| value.split_once(" from ").map(|(_, rest)| rest))?;
-    // A program that fetches mail is no hop of it.
-    if value.contains("(fetchmail-") || value.contains("(getmail") {
+    if is_fetched(value) {
         return None;
     }
     let by_at = value.find(" by ").unwrap_or(value.len());
     let (from, rest) = value.split_at_checked(by_at)?;
     let (first, comment) = from.split_once(' ').unwrap_or((from, ""));
     let ip = addresses(from).next()?;
+    // A bare address stands alone only where a web page took the message.
+    if comment.is_empty()
+        && first.parse::<IpAddr>().is_ok()
+        && !rest.contains(&format!("{} with ", after(rest, " by ")))
+    {
+        return None;
+    }
     let first_host = first.trim_matches(['[', ']', '(', ')']);
     let mut relay = Relay {
         ip,
@@ -60,7 +66,8 @@ pub fn relay(value: &str) -> Option<Relay> {
         // Exim and qmail: the name of the address first, what was said in the comment.
         Some((_, said)) => {
             relay.helo = word(said);
-            relay.name = if first.starts_with('[') || first == "unknown" {
+            let is_address = first_host.parse::<IpAddr>().is_ok();
+            relay.name = if first.starts_with('[') || is_address || first == "unknown" {
                 String::new()
             } else {
                 first_host.to_owned()
@@ -86,6 +93,11 @@ pub fn relay(value: &str) -> Option<Relay> {
         relay.auth = "Authenticated".to_owned();
     }
     Some(relay)
+}
+
+/// Whether a field tells that a program fetched the message from a mailbox, which is no hop.
+pub fn is_fetched(value: &str) -> bool {
+    ["with POP3", "with IMAP", "(fetchmail-", "(getmail"].iter().any(|sign| value.contains(sign))
 }
 
 /// Returns the word behind a mark; empty where there is none.

@@ -247,7 +247,40 @@ fn is_freemail(context: &Context<'_>, address: &str) -> bool {
     let named = &context.families().freemail;
     let is_listed =
         || if named.is_empty() { context.lists.freemail.has_host(&domain) } else { named.has(&domain) };
-    !domain.is_empty() && is_listed()
+    !domain.is_empty() && !is_role(address) && is_listed()
+}
+
+/// The part before the @ sign, lower case.
+fn local_part(address: &str) -> String {
+    address.rsplit_once('@').map_or(address, |(local, _)| local).to_ascii_lowercase()
+}
+
+/// Whether an address is that of a role, or made for one message: no person has it.
+fn is_role(address: &str) -> bool {
+    let local = local_part(address);
+    let roles = ["abuse", "support", "sales", "info", "helpdesk", "contact", "kontakt"];
+    roles.contains(&local.as_str())
+        || is_master(&local)
+        || ["undisclosed", "bounce-", "bounced-"].iter().any(|start| local.starts_with(start))
+        // As forwarding writes addresses into one another.
+        || local.split('=').filter(|piece| !piece.is_empty()).count() > 2
+}
+
+fn is_master(local: &str) -> bool {
+    matches!(local, "postmaster" | "hostmaster" | "domainmaster")
+}
+
+/// Whether a reverse-path is that of a list or a program, whose answers go elsewhere by right.
+fn is_for_bounces(address: &str) -> bool {
+    let local = local_part(address);
+    let ends = ["-request", "-bounce", "-bounces", "-admin", "-owner"];
+    is_master(&local)
+        || ["double-bounce", "sentto-", "owner-", "return-", "bounce-", "bounced-", "grbounce-"]
+            .iter()
+            .any(|start| local.starts_with(start))
+        || ends.iter().any(|end| local.ends_with(end))
+        || ["noreply", "no-reply", "no_reply", "no.reply"].iter().any(|word| local.contains(word))
+        || local.split('=').filter(|piece| !piece.is_empty()).count() > 1
 }
 
 fn fits(address: &str, pattern: Option<&String>) -> bool {
@@ -279,6 +312,9 @@ fn freemail_header(context: &Context<'_>, arguments: &[String]) -> Option<String
 /// `check_freemail_replyto(replyto|reply)`: the answer goes to another free mailbox than the sender's.
 fn freemail_reply_to(context: &Context<'_>, arguments: &[String]) -> Option<String> {
     let message = context.subject().message;
+    if context.reverse_path().is_some_and(|path| is_for_bounces(&path)) {
+        return None;
+    }
     let from = message.from.first()?.address.to_ascii_lowercase();
     let reply_to = message.reply_to.first().map(|to| to.address.to_ascii_lowercase());
     let differs = reply_to.as_ref().is_some_and(|to| is_freemail(context, to) && *to != from);

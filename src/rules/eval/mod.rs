@@ -203,7 +203,7 @@ impl<'a> Context<'a> {
     /// Returns the reverse-path: the envelope's, or that of a message that has been delivered.
     pub(super) fn reverse_path(&self) -> Option<String> {
         let path = self.envelope.mail.reverse_path.as_ref().map(|path| path.to_path());
-        path.or_else(|| super::view::return_path(self.message))
+        path.or_else(|| self.trail().reverse_path(self.message))
     }
 
     /// The links that a reader can follow.

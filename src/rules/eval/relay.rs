@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Context, Function, plainly};
-use crate::message::{Relay, relay};
+use crate::message::{Message, Relay, is_fetched, relay};
 use crate::rules::definition::Settings;
 
 /// Most hops that are read.
@@ -93,21 +93,56 @@ impl Trail {
     /// the rules name; where they name none, while they are private.
     pub(super) fn read(context: &Context<'_>) -> Self {
         let mut trail = Trail::default();
-        for field in context.subject().message.headers_named("Received").take(HOPS) {
-            match relay(&field.value) {
-                Some(relay) => trail.relays.push(relay),
-                None => trail.unparseable += usize::from(is_odd(&field.value)),
-            }
-        }
         let networks = &context.families().networks;
         let is_trusted = |relay: &&Relay| {
             Networks::has(&networks.trusted, relay.ip).unwrap_or_else(|| is_private(relay.ip))
                 || !relay.auth.is_empty()
         };
+        for field in context.subject().message.headers_named("Received").take(HOPS) {
+            match relay(&field.value) {
+                Some(relay) => trail.relays.push(relay),
+                // What our own side did with the message after fetching it is no way of it.
+                None if is_fetched(&field.value) => {
+                    if trail.relays.iter().all(|relay| is_trusted(&relay)) {
+                        trail.relays.clear();
+                    }
+                }
+                None => trail.unparseable += usize::from(is_odd(&field.value)),
+            }
+        }
         trail.trusted = trail.relays.iter().take_while(is_trusted).count();
         let is_internal = |relay: &&Relay| Networks::has(&networks.internal, relay.ip).unwrap_or(true);
         trail.internal = trail.relays.iter().take(trail.trusted).take_while(is_internal).count();
         trail
+    }
+
+    /// Returns the reverse-path of a message that comes without an envelope: as the hop before ours tells it, or
+    /// the fields that a delivery leaves behind, unless another host has written them.
+    pub(super) fn reverse_path(&self, message: &Message) -> Option<String> {
+        let trusted = self.relays.get(..self.trusted).and_then(<[Relay]>::last);
+        let hop = self.untrusted().first().or(trusted);
+        if let Some(hop) = hop.filter(|hop| hop.reverse_path.contains('@')) {
+            return Some(hop.reverse_path.clone());
+        }
+        let is_fetched = || message.headers_named("Received").any(|field| field.value.contains("(fetchmail"));
+        if message.header("X-Sender").is_some_and(|field| field.value.contains('@')) && is_fetched() {
+            return None;
+        }
+        for name in ["X-Envelope-From", "Envelope-Sender", "Return-Path"] {
+            let place =
+                |name: &str| message.headers.iter().position(|field| field.name.eq_ignore_ascii_case(name));
+            let Some(at) = place(name) else { continue };
+            let is_ours = place("Received").is_none_or(|received| at < received);
+            if is_ours {
+                let value = message.headers.get(at).map(|field| field.value.as_str()).unwrap_or_default();
+                let address = value.trim().trim_start_matches('<').trim_end_matches('>').trim();
+                return (!address.is_empty()).then(|| address.to_owned());
+            }
+            if name == "X-Envelope-From" {
+                return None;
+            }
+        }
+        None
     }
 
     /// Returns the hops before ours, newest first.
@@ -120,8 +155,13 @@ impl Trail {
 /// `from NAME by NAME with ...`.
 fn is_odd(value: &str) -> bool {
     let mut words = value.split_whitespace();
-    words.next() == Some("from")
-        && !value.contains("localhost")
+    if words.next() != Some("from") || value.contains("mail pickup service") {
+        return false;
+    }
+    if words.clone().next().is_some_and(|word| word.parse::<IpAddr>().is_ok()) {
+        return true;
+    }
+    !value.contains("localhost")
         && !value.contains("127.0.0.1")
         && words.nth(1).is_some_and(|word| word != "by" && !word.starts_with('('))
 }
