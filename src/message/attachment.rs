@@ -33,7 +33,7 @@ pub(super) fn read(
         has_script: false,
         has_form: false,
     };
-    let (mut links, mut codes) = (Vec::new(), Vec::new());
+    let (mut links, mut codes, mut written) = (Vec::new(), Vec::new(), Vec::new());
     if bytes.starts_with(b"PK\x03\x04") {
         links.extend(archive(bytes, limits, &mut attachment));
         attachment.has_macros =
@@ -54,7 +54,7 @@ pub(super) fn read(
     } else if picture::is_picture(bytes) {
         codes.extend(picture::links(bytes, pixels));
     } else if calendar::is_calendar(bytes) {
-        links.extend(link::in_text(&calendar::unfold(bytes)).take(DOCUMENT_LINKS).map(str::to_owned));
+        written.extend(link::in_text(&calendar::unfold(bytes)).take(DOCUMENT_LINKS).map(str::to_owned));
     } else if detected_type == Some("text/html")
         || detected_type == Some("image/svg+xml")
         || declared_type == "text/html"
@@ -71,7 +71,10 @@ pub(super) fn read(
         );
     }
     let links = links.into_iter().map(|link| (link, LinkSource::Attachment));
-    (attachment, links.chain(codes.into_iter().map(|code| (code, LinkSource::Code))).collect())
+    let codes = codes.into_iter().map(|code| (code, LinkSource::Code));
+    // A mail program shows an invitation as part of the message.
+    let written = written.into_iter().map(|link| (link, LinkSource::Text));
+    (attachment, links.chain(codes).chain(written).collect())
 }
 
 /// How an OLE compound file begins: the old Office formats, MSI.
