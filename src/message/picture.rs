@@ -18,8 +18,8 @@ const SMALLEST_SIDE: u32 = 21;
 /// Longest side, and most bytes that decoding may take.
 const LONGEST_SIDE: u32 = 4_096;
 const DECODE_BYTES: u64 = 48 << 20;
-/// Largest picture that is looked at in reverse too, in pixels.
-const REVERSED_PIXELS: u32 = 1 << 20;
+/// Largest picture that is looked at in reverse too, in pixels, if it is mostly dark.
+const REVERSED_PIXELS: u64 = 1 << 20;
 /// Most codes that are read in one picture.
 const CODES: usize = 4;
 /// Longest text of a code: the largest holds 4,296 letters.
@@ -109,8 +109,10 @@ fn gray(bytes: &[u8], pixels: &mut usize) -> Option<GrayImage> {
 fn codes(picture: GrayImage, pixels: &mut usize) -> Vec<String> {
     let found = decode(&picture);
     // A code in white on black is read by cameras all the same.
-    let is_small = picture.width() * picture.height() <= REVERSED_PIXELS;
-    if found.is_empty() && is_small && fits(picture.width(), picture.height(), pixels) {
+    let sum: u64 = picture.as_raw().iter().map(|gray| u64::from(*gray)).sum();
+    let area = picture.as_raw().len() as u64;
+    let is_dark = sum < 128 * area && area <= REVERSED_PIXELS;
+    if found.is_empty() && is_dark && fits(picture.width(), picture.height(), pixels) {
         let mut picture = picture;
         image::imageops::invert(&mut picture);
         return decode(&picture);
@@ -119,11 +121,9 @@ fn codes(picture: GrayImage, pixels: &mut usize) -> Vec<String> {
 }
 
 fn decode(picture: &GrayImage) -> Vec<String> {
-    let gray = |x: usize, y: usize| {
-        let place = u32::try_from(x).ok().zip(u32::try_from(y).ok());
-        place.and_then(|(x, y)| picture.get_pixel_checked(x, y)).map_or(255, |pixel| pixel.0[0])
-    };
     let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let pixels = picture.as_raw();
+    let gray = |x: usize, y: usize| pixels.get(y * width + x).copied().unwrap_or(255);
     let mut prepared = rqrr::PreparedImage::prepare_from_greyscale(width, height, gray);
     let mut links = Vec::new();
     for grid in prepared.detect_grids().into_iter().take(CODES) {
