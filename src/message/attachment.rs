@@ -4,7 +4,7 @@
 
 use memchr::memmem;
 
-use super::{Attachment, Limits, LinkSource, archive, calendar, html, link, pdf, picture};
+use super::{Attachment, Limits, LinkSource, archive, html, pdf, picture};
 
 /// Most links that are read from a document.
 const DOCUMENT_LINKS: usize = 20;
@@ -33,7 +33,7 @@ pub(super) fn read(
         has_script: false,
         has_form: false,
     };
-    let (mut links, mut codes, mut written) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut links, mut codes) = (Vec::new(), Vec::new());
     if bytes.starts_with(b"PK\x03\x04") {
         links.extend(archive(bytes, limits, &mut attachment));
         attachment.has_macros =
@@ -53,8 +53,6 @@ pub(super) fn read(
         codes.extend(pdf.codes);
     } else if picture::is_picture(bytes) {
         codes.extend(picture::links(bytes, pixels));
-    } else if calendar::is_calendar(bytes) {
-        written.extend(link::in_text(&calendar::unfold(bytes)).take(DOCUMENT_LINKS).map(str::to_owned));
     } else if detected_type == Some("text/html")
         || detected_type == Some("image/svg+xml")
         || declared_type == "text/html"
@@ -72,9 +70,7 @@ pub(super) fn read(
     }
     let links = links.into_iter().map(|link| (link, LinkSource::Attachment));
     let codes = codes.into_iter().map(|code| (code, LinkSource::Code));
-    // A mail program shows an invitation as part of the message.
-    let written = written.into_iter().map(|link| (link, LinkSource::Text));
-    (attachment, links.chain(codes).chain(written).collect())
+    (attachment, links.chain(codes).collect())
 }
 
 /// How an OLE compound file begins: the old Office formats, MSI.

@@ -101,6 +101,8 @@ struct Reader {
     anchor: Option<Link>,
     unseen: Option<Vec<u8>>,
     sheet: Sheet,
+    /// The style sheet that is under way: its text may come in pieces.
+    css: String,
     /// The open elements that change how text looks, outermost first.
     styled: Vec<Styled>,
     /// Line breaks owed before the next visible character: 0 to 2.
@@ -232,6 +234,7 @@ impl Reader {
     fn end(&mut self, name: &[u8]) {
         if let Some(unseen) = &self.unseen {
             if unseen == name {
+                self.sheet.read(&std::mem::take(&mut self.css));
                 self.unseen = None;
             }
             return;
@@ -280,7 +283,7 @@ impl Reader {
     fn text(&mut self, text: &str) {
         if let Some(unseen) = &self.unseen {
             if unseen == b"style" {
-                self.sheet.read(text);
+                self.css.push_str(text);
             }
             return;
         }

@@ -297,6 +297,12 @@ impl<'l> Walk<'l> {
                 self.add_text(unfolded.as_deref().unwrap_or(&text), true);
             }
         }
+        if let Some(unfolded) = unfolded.filter(|_| !is_shown) {
+            // A mail program shows an invitation as part of the message.
+            for target in link::in_text(&unfolded).take(self.limits.links) {
+                self.add_link(String::new(), target.to_owned(), LinkSource::Text);
+            }
+        }
         if is_attached {
             self.attachment_budget = self.attachment_budget.saturating_sub(bytes.len());
             let pixels = &mut self.picture_budget;

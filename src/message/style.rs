@@ -246,7 +246,7 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
-    /// Reads a style sheet, or a piece of it that ends between rules.
+    /// Reads a style sheet.
     pub(super) fn read(&mut self, text: &str) {
         let text = super::decode::prefix(text, SHEET_BYTES.saturating_sub(self.read_bytes));
         self.read_bytes += text.len();
