@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 
 use crate::config::Config;
 use crate::mail::Direction;
-use crate::rules::{Organisation, RuleSet, Severity, Source};
+use crate::rules::{Organisation, Role, RuleSet, Severity, Source};
 use crate::scan::Rules;
 
 /// Most files that are read, included ones among them.
@@ -15,8 +15,8 @@ const FILES: usize = 1_000;
 /// Largest file.
 const FILE_BYTES: u64 = 32 << 20;
 
-/// Reads the rule files of a folder in the order of their names, or one file, and those that they include. Only
-/// files below the folder are included, whatever links and names say.
+/// Reads the rule files of a folder in the order of their names, or one file, and the files and lists that they
+/// name. Only files below the folder are read, whatever links and names say.
 ///
 /// # Errors
 /// What could not be read.
@@ -44,10 +44,19 @@ pub fn rule_sources(path: &Path) -> anyhow::Result<Vec<Source>> {
     let mut next = 0;
     while let Some(source) = sources.get(next) {
         next += 1;
-        for name in source.includes() {
+        let (includes, feeds) = match source.role {
+            Role::Feed(_) => continue,
+            Role::Rules | Role::Included => (source.includes(), source.feeds()),
+        };
+        for name in includes {
             // What is not there is a problem only where the line applies.
             if seen.insert(name.clone()) && is_below(&name) {
-                sources.push(Source { is_included: true, ..read(Path::new(&name))? });
+                sources.push(Source { role: Role::Included, ..read(Path::new(&name))? });
+            }
+        }
+        for (role, name) in feeds {
+            if seen.insert(name.clone()) && is_below(&name) {
+                sources.push(Source { role, ..read(Path::new(&name))? });
             }
         }
         if sources.len() > FILES {

@@ -1,10 +1,10 @@
 //! What an attachment is, by its name, its declared type and its first bytes.
 //!
-//! Nothing is unpacked: of an archive only the list of names is read, as far as it stands in the clear.
+//! Nothing is unpacked into files: archives and documents are looked through in memory, within the limits.
 
 use memchr::memmem;
 
-use super::{Attachment, Limits, LinkSource, archive, html, pdf, picture};
+use super::{Attachment, Limits, LinkSource, archive, html, office, pdf, picture};
 
 /// Most links that are read from a document.
 const DOCUMENT_LINKS: usize = 20;
@@ -25,26 +25,16 @@ pub(super) fn read(
         declared_type: declared_type.to_owned(),
         detected_type,
         size_bytes,
-        entries: Vec::new(),
-        is_encrypted: false,
-        is_over_limit: false,
-        fetches: false,
-        has_macros: false,
-        has_script: false,
-        has_form: false,
+        ..Attachment::default()
     };
     let (mut links, mut codes) = (Vec::new(), Vec::new());
-    if bytes.starts_with(b"PK\x03\x04") {
-        links.extend(archive(bytes, limits, &mut attachment));
-        attachment.has_macros =
-            attachment.entries.iter().any(|entry| entry.to_ascii_lowercase().ends_with("vbaproject.bin"));
-    } else if archive::is_archive(bytes) {
-        archive(bytes, limits, &mut attachment);
-    } else if bytes.starts_with(OLE) {
-        // Names in a compound file are UTF-16: `_VBA_PROJECT` and the streams of Excel 4 macros.
-        attachment.has_macros = memmem::find(bytes, b"_\0V\0B\0A\0_\0P\0R\0O\0J\0E\0C\0T\0").is_some();
-        attachment.is_encrypted =
-            memmem::find(bytes, b"E\0n\0c\0r\0y\0p\0t\0e\0d\0P\0a\0c\0k\0a\0g\0e\0").is_some();
+    let mut office = office::read(bytes);
+    if archive::is_archive(bytes) {
+        let mut budget = limits.attachment_bytes;
+        let listing = archive::list(bytes, &mut budget);
+        attachment.entries = listing.names;
+        attachment.is_over_limit = listing.is_over_limit;
+        office = listing.office;
     } else if bytes.starts_with(b"%PDF") {
         let pdf = pdf::read(bytes, limits.attachment_bytes, pixels);
         attachment.has_script = pdf.has_script;
@@ -68,20 +58,29 @@ pub(super) fn read(
                 .take(DOCUMENT_LINKS),
         );
     }
+    attachment.has_macros = office.has_macros;
+    attachment.starts_macros = office.starts_macros;
+    attachment.has_objects = office.has_objects;
+    attachment.is_encrypted |= office.is_encrypted;
+    attachment.fetches = !office.external.is_empty();
+    links.extend(office.external.into_iter().chain(office.links).take(DOCUMENT_LINKS));
     let links = links.into_iter().map(|link| (link, LinkSource::Attachment));
     let codes = codes.into_iter().map(|code| (code, LinkSource::Code));
     (attachment, links.chain(codes).collect())
 }
 
-/// How an OLE compound file begins: the old Office formats, MSI.
-const OLE: &[u8] = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1";
-
 /// Returns the media type that the bytes show.
 fn detect(bytes: &[u8]) -> Option<&'static str> {
     let start = bytes.get(..bytes.len().min(1_024)).unwrap_or_default().trim_ascii_start();
     let begins = |word: &[u8]| start.get(..word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word));
-    if bytes.starts_with(OLE) {
+    if bytes.starts_with(office::OLE) {
         return Some("application/x-ole-storage");
+    }
+    if bytes.starts_with(office::ONE_NOTE) {
+        return Some("application/onenote");
+    }
+    if bytes.starts_with(office::RTF) {
+        return Some("application/rtf");
     }
     if bytes.starts_with(b"L\0\0\0\x01\x14\x02\0") {
         return Some("application/x-ms-shortcut");
@@ -99,17 +98,6 @@ fn detect(bytes: &[u8]) -> Option<&'static str> {
         return Some("text/html");
     }
     infer::get(bytes).map(|kind| kind.mime_type())
-}
-
-/// Reads what an archive holds. Returns the addresses that an Office document fetches.
-fn archive(bytes: &[u8], limits: &Limits, attachment: &mut Attachment) -> Vec<String> {
-    let mut budget = limits.attachment_bytes;
-    let listing = archive::list(bytes, &mut budget);
-    attachment.entries = listing.names;
-    attachment.is_encrypted = listing.is_encrypted;
-    attachment.is_over_limit = listing.is_over_limit;
-    attachment.fetches = !listing.external.is_empty();
-    listing.external.into_iter().take(DOCUMENT_LINKS).collect()
 }
 
 #[cfg(test)]
@@ -131,7 +119,7 @@ mod tests {
             (b" \n<!DOCTYPE html><html>", Some("text/html")),
             (b"<svg onload=x>", Some("image/svg+xml")),
             (b"\x89PNG\r\n\x1a\n", Some("image/png")),
-            (OLE, Some("application/x-ole-storage")),
+            (office::OLE, Some("application/x-ole-storage")),
             (b"hello", None),
             (b"", None),
         ] {

@@ -51,6 +51,8 @@ pub struct Markup {
     pub anchors: Vec<String>,
     /// The targets of forms.
     pub form_actions: Vec<String>,
+    /// The character sets that the page itself declares.
+    pub charsets: Vec<String>,
     /// The sources of frames.
     pub frame_sources: Vec<String>,
     /// Whether an object is embedded.
@@ -269,6 +271,13 @@ impl Reader {
                 }
             }
             "form" => keep(&mut self.markup.form_actions, attribute("action").unwrap_or_default()),
+            "meta" => {
+                let content = attribute("content").unwrap_or_default();
+                let declared = content.split_once("charset=").map(|(_, charset)| charset.to_owned());
+                if let Some(charset) = attribute("charset").or(declared) {
+                    keep(&mut self.markup.charsets, charset);
+                }
+            }
             "iframe" | "frame" => keep(&mut self.markup.frame_sources, attribute("src").unwrap_or_default()),
             "embed" | "object" => self.markup.has_embeds = true,
             "font" | "basefont" => {

@@ -278,6 +278,8 @@ impl<'l> Walk<'l> {
             name: name.clone(),
             size_bytes,
             content,
+            place: self.place(body),
+            encoding,
         });
         let unfolded = calendar::is_calendar(bytes).then(|| calendar::unfold(bytes));
         if let Some(unfolded) = &unfolded {

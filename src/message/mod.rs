@@ -14,13 +14,17 @@ mod html;
 mod link;
 mod markup;
 mod mime;
+mod office;
 mod pdf;
 mod picture;
 mod problem;
 mod received;
 mod style;
 
+use std::borrow::Cow;
 use std::ops::Range;
+
+use decode::Encoding;
 
 pub use edits::{HeaderEdits, InvalidField};
 pub use link::host;
@@ -136,7 +140,7 @@ pub struct Link {
 }
 
 /// A part that is not shown as text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attachment {
     /// The file name, decoded.
     pub name: Option<String>,
@@ -156,6 +160,10 @@ pub struct Attachment {
     pub fetches: bool,
     /// Whether an Office document holds macros.
     pub has_macros: bool,
+    /// Whether one of its macros runs by itself.
+    pub starts_macros: bool,
+    /// Whether files or objects are embedded in an Office document that run when they are clicked.
+    pub has_objects: bool,
     /// Whether a PDF or an HTML page runs a script or starts a program.
     pub has_script: bool,
     /// Whether an HTML page has a form.
@@ -187,6 +195,28 @@ pub struct Part {
     pub size_bytes: usize,
     /// What is shown as text, with its transfer encoding undone; `None` for other parts.
     pub content: Option<Content>,
+    /// Where its body stands in the message, encoded as it is; `None` within a message that is encoded itself.
+    pub place: Option<Range<usize>>,
+    encoding: Encoding,
+}
+
+impl Part {
+    /// Returns the body as it stands in the message; `raw` is the message that was parsed.
+    pub fn source<'a>(&self, raw: &'a [u8]) -> &'a [u8] {
+        self.place.clone().and_then(|place| raw.get(place)).unwrap_or_default()
+    }
+
+    /// Returns the body with its transfer encoding undone, the first of it where it is longer than a limit.
+    pub fn body<'a>(&self, raw: &'a [u8], limit: usize) -> Cow<'a, [u8]> {
+        let source = self.source(raw);
+        match self.encoding {
+            Encoding::Base64 => decode::base64(source, limit).0.into(),
+            Encoding::QuotedPrintable => decode::quoted_printable(source, limit).into(),
+            Encoding::Identity | Encoding::Unknown => {
+                source.get(..source.len().min(limit)).unwrap_or_default().into()
+            }
+        }
+    }
 }
 
 /// Where the bytes of a text part are.
@@ -324,6 +354,16 @@ pub fn html_text(source: &str) -> String {
 /// Undoes zlib (RFC 1950), for clients that compress; `None` for what is malformed or longer than the limit.
 pub fn inflate_zlib(bytes: &[u8], limit: usize) -> Option<Vec<u8>> {
     decode::inflate_zlib(bytes, limit)
+}
+
+/// Returns width and height of a picture (PNG, JPEG, GIF, WebP) in pixels, as its file says.
+pub fn picture_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    picture::size(bytes)
+}
+
+/// Reads a text string at the beginning of some bytes of a PDF file (ISO 32000-1, section 7.9.2.2).
+pub fn pdf_string(bytes: &[u8]) -> Option<String> {
+    pdf::text_string(bytes)
 }
 
 /// Reads the mailboxes of an address field by its raw value, within the usual limits.

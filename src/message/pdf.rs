@@ -181,35 +181,61 @@ impl Pdf {
     }
 }
 
-/// Reads a string at the beginning of a text: `(...)` with escapes, or `<...>` in hexadecimal digits.
+/// Reads a string at the beginning of a text: `(...)` with escapes, or `<...>` in hexadecimal digits
+/// (ISO 32000-1, section 7.3.4).
 fn string(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     if let Some(digits) = text.strip_prefix(b"<") {
         let digits = digits.get(..memchr::memchr(b'>', digits)?)?;
         let value = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
         return digits.chunks(2).map(value).collect::<Option<Vec<u8>>>().map(Cow::Owned);
     }
-    let rest = text.strip_prefix(b"(")?;
+    let mut rest = text.strip_prefix(b"(")?.iter().copied().peekable();
     let mut out = Vec::new();
-    let (mut depth, mut is_escaped) = (1_usize, false);
-    for byte in rest {
+    let mut depth = 1_usize;
+    while let Some(byte) = rest.next() {
         match byte {
-            _ if std::mem::take(&mut is_escaped) => out.push(*byte),
-            b'\\' => is_escaped = true,
+            b'\\' => match rest.next()? {
+                first @ b'0'..=b'7' => {
+                    let mut value = u32::from(first - b'0');
+                    for _ in 0..2 {
+                        let Some(digit) = rest.next_if(|byte| matches!(byte, b'0'..=b'7')) else { break };
+                        value = 8 * value + u32::from(digit - b'0');
+                    }
+                    // High bits are dropped, as the standard says.
+                    out.push(u8::try_from(value & 0xff).unwrap_or_default());
+                }
+                escaped => out.push(escaped),
+            },
             b'(' => {
                 depth += 1;
-                out.push(*byte);
+                out.push(byte);
             }
             b')' => {
                 depth -= 1;
                 if depth == 0 {
                     return Some(Cow::Owned(out));
                 }
-                out.push(*byte);
+                out.push(byte);
             }
-            _ => out.push(*byte),
+            _ => out.push(byte),
         }
     }
     None
+}
+
+/// Reads a text string (ISO 32000-1, section 7.9.2.2): UTF-16 behind its mark, else ISO 8859-1, which is nearly
+/// what such files use.
+pub(super) fn text_string(text: &[u8]) -> Option<String> {
+    let bytes = string(text)?;
+    let wide = |bytes: &[u8], read: fn([u8; 2]) -> u16| {
+        let units = bytes.chunks_exact(2).filter_map(|pair| pair.try_into().ok().map(read));
+        String::from_utf16_lossy(&units.collect::<Vec<u16>>())
+    };
+    Some(match bytes.get(..2) {
+        Some(b"\xfe\xff") => wide(bytes.get(2..)?, u16::from_be_bytes),
+        Some(b"\xff\xfe") => wide(bytes.get(2..)?, u16::from_le_bytes),
+        _ => bytes.iter().map(|byte| char::from(*byte)).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -226,6 +252,16 @@ mod tests {
         assert_eq!(links(b"/URI(https://a.example/\\(x\\)(y))"), ["https://a.example/(x)(y)"]);
         assert_eq!(links(b"/URI <68747470733a2f2f622e6578616d706c65>"), ["https://b.example"]);
         assert_eq!(links(b"/URI (unfinished /URI <zz>"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn strings_are_read_with_their_escapes() {
+        assert_eq!(links(b"/URI(http\\163://\\145.example/a)"), ["https://e.example/a"]);
+        let text = |bytes: &[u8]| text_string(bytes).unwrap_or_default();
+        assert_eq!(text(b"(Foo \\(bar\\) \\344)"), "Foo (bar) \u{e4}");
+        assert_eq!(text(b"(\\376\\377\\000H\\000P)"), "HP");
+        assert_eq!(text(b"<FEFF0057>"), "W");
+        assert_eq!(text(b"(endless \\"), "");
     }
 
     #[test]

@@ -71,6 +71,15 @@ pub(super) fn from_data(address: &str) -> Option<Vec<u8>> {
     LENIENT.decode(data).ok()
 }
 
+/// Returns width and height as the file says.
+pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+    if !is_picture(bytes) {
+        return None;
+    }
+    let read = || ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_dimensions().ok();
+    catch_unwind(AssertUnwindSafe(read)).ok().flatten()
+}
+
 /// Takes a picture from the budget, if it may be decoded.
 fn fits(width: u32, height: u32, pixels: &mut usize) -> bool {
     let area = usize::try_from(u64::from(width) * u64::from(height)).unwrap_or(usize::MAX);

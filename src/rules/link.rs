@@ -7,6 +7,7 @@ use super::eval::{self, Families};
 use super::meta::Expr;
 use super::pattern::Pattern;
 use super::prefilter::Prefilter;
+use super::source::Source;
 use super::{Compiled, Entry, Group, Problem, RuleSet, Severity, Unsupported};
 
 /// Deepest chain of rules that name rules.
@@ -22,9 +23,9 @@ impl Definition {
 }
 
 /// Links definitions.
-pub(super) fn link(definitions: Definitions) -> (RuleSet, Vec<Problem>) {
+pub(super) fn link(definitions: Definitions, sources: &[Source]) -> (RuleSet, Vec<Problem>) {
     let mut problems = Vec::new();
-    let families = Families::read(&definitions.settings);
+    let families = Families::read(&definitions.settings, sources);
     let mut unsupported = Vec::new();
     let mut compiled = Vec::new();
     for (definition, test) in compile_all(definitions.rules) {

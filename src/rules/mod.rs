@@ -17,78 +17,26 @@ mod prefilter;
 mod read;
 mod replace;
 mod run;
+mod source;
+mod subject;
 mod syntax;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use crate::mail::Envelope;
-use crate::message::{Mailbox, Message};
 use crate::verdict::{Finding, Symbol};
 
 pub use fit::{Options as FitOptions, Prior, Sample, fit, score as fitted_score};
 pub use keyword::why_ignored;
+pub use source::{Role, Source};
+pub use subject::{Authentication, Evidence, Organisation, Outcome, Subject};
 
 use definition::{Example, Flags, LinkCondition, Target};
 use eval::Families;
 use meta::Expr;
 use pattern::Pattern;
 use prefilter::Prefilter;
-
-/// A rule file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// Its name, for problems.
-    pub name: String,
-    /// Its text.
-    pub text: String,
-    /// Whether it is read only where another one includes it.
-    pub is_included: bool,
-}
-
-impl Source {
-    /// Makes a source. In lines that are not UTF-8, bytes beyond ASCII are taken for themselves, written as
-    /// escapes; in descriptions they are ISO 8859-1.
-    pub fn new(name: impl Into<String>, bytes: &[u8]) -> Self {
-        let text = match std::str::from_utf8(bytes) {
-            Ok(text) => text.to_owned(),
-            Err(_) => bytes.split_inclusive(|byte| *byte == b'\n').map(decode_line).collect(),
-        };
-        Source { name: name.into(), text, is_included: false }
-    }
-
-    /// Returns the names of the sources that this one may include.
-    pub fn includes(&self) -> Vec<String> {
-        read::includes(&self.text).map(|name| read::resolve(&self.name, name)).collect()
-    }
-}
-
-fn decode_line(line: &[u8]) -> String {
-    if let Ok(line) = std::str::from_utf8(line) {
-        return line.to_owned();
-    }
-    let is_prose = line.split(u8::is_ascii_whitespace).any(|word| word == b"describe" || word == b"report");
-    if is_prose {
-        return line.iter().map(|byte| char::from(*byte)).collect();
-    }
-    let mut out = String::with_capacity(line.len() + 16);
-    // A backslash before the byte is the byte's own.
-    let mut is_escaped = false;
-    for chunk in line.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            is_escaped = c == '\\' && !is_escaped;
-            out.push(c);
-        }
-        for byte in chunk.invalid() {
-            if !std::mem::take(&mut is_escaped) {
-                out.push('\\');
-            }
-            out.push_str(&format!("x{byte:02X}"));
-        }
-    }
-    out
-}
 
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -182,28 +130,6 @@ pub struct Rule<'a> {
     pub line: usize,
 }
 
-/// What rules look at.
-#[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
-    /// The message.
-    pub message: &'a Message,
-    /// The bytes that it was parsed from.
-    pub raw: &'a [u8],
-    /// Its envelope.
-    pub envelope: &'a Envelope,
-    /// What others found before.
-    pub evidence: &'a Evidence,
-    /// Whom the gateway serves.
-    pub organisation: &'a Organisation,
-}
-
-impl Evidence {
-    /// Returns which of the four scores of a rule counts.
-    fn score_set(&self) -> usize {
-        2 * usize::from(self.bayes.is_some()) + usize::from(self.authentication.is_some())
-    }
-}
-
 /// What the rules found in a message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation<'r> {
@@ -211,69 +137,6 @@ pub struct Evaluation<'r> {
     pub findings: Vec<Finding>,
     /// The rules that took too long and were stopped.
     pub exceeded: Vec<&'r str>,
-}
-
-impl<'a> Subject<'a> {
-    /// Makes a subject of which nothing is known but the message and its envelope.
-    pub fn new(message: &'a Message, raw: &'a [u8], envelope: &'a Envelope) -> Self {
-        static EVIDENCE: Evidence = Evidence { bayes: None, authentication: None };
-        static ORGANISATION: Organisation = Organisation { domains: Vec::new(), people: Vec::new() };
-        Subject { message, raw, envelope, evidence: &EVIDENCE, organisation: &ORGANISATION }
-    }
-}
-
-/// What other analysers found that rules may ask for; what is `None` was not looked at.
-#[derive(Debug, Clone, Default)]
-pub struct Evidence {
-    /// How likely the message is unwanted, by the words that were learned: 0 to 1.
-    pub bayes: Option<f64>,
-    /// Whether the sender is who it says.
-    pub authentication: Option<Authentication>,
-}
-
-/// What checks of the sender's authenticity found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Authentication {
-    /// SPF of the reverse-path (RFC 7208).
-    pub spf: Option<Outcome>,
-    /// SPF of the name in the greeting.
-    pub spf_helo: Option<Outcome>,
-    /// The DKIM signatures (RFC 6376): the signing domain in lower case, and whether it holds.
-    pub dkim: Vec<(String, Outcome)>,
-    /// DMARC of From (RFC 7489).
-    pub dmarc: Option<Outcome>,
-    /// What the domain of From asks for when DMARC fails: `none`, `quarantine`, `reject`.
-    pub dmarc_policy: Option<String>,
-    /// The ARC chain (RFC 8617).
-    pub arc: Option<Outcome>,
-}
-
-/// How one check ended, in the words of RFC 8601.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// `none`
-    None,
-    /// `neutral`
-    Neutral,
-    /// `pass`
-    Pass,
-    /// `softfail`
-    SoftFail,
-    /// `fail`
-    Fail,
-    /// `temperror`
-    TemporaryError,
-    /// `permerror`
-    PermanentError,
-}
-
-/// Whom the gateway serves: what others may pretend to be.
-#[derive(Debug, Clone, Default)]
-pub struct Organisation {
-    /// Its domains, lower case.
-    pub domains: Vec<String>,
-    /// People whose names are worth imitating, with their addresses.
-    pub people: Vec<Mailbox>,
 }
 
 /// Rules, compiled.
@@ -356,7 +219,7 @@ impl RuleSet {
     pub fn compile(sources: &[Source]) -> (RuleSet, Vec<Problem>) {
         eval::prepare();
         let (definitions, mut problems) = read::read(sources);
-        let (set, more) = link::link(definitions);
+        let (set, more) = link::link(definitions, sources);
         problems.extend(more);
         problems.sort_by(|a, b| (&a.source, a.line).cmp(&(&b.source, b.line)));
         (set, problems)
@@ -526,5 +389,7 @@ fn quote(found: &str) -> String {
     words
 }
 
+#[cfg(test)]
+mod function_tests;
 #[cfg(test)]
 mod tests;

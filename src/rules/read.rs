@@ -7,8 +7,9 @@ use super::condition;
 use super::definition::{Definition, Definitions, Example, Flags, Test};
 use super::meta::Expr;
 use super::replace::Replacements;
+use super::source::{Role, Source, resolve};
 use super::syntax::{self, Statement};
-use super::{Problem, Severity, Source, eval};
+use super::{Problem, Severity, eval};
 
 /// Most rules in a set.
 const RULES: usize = 20_000;
@@ -26,7 +27,7 @@ const SETTINGS: usize = 500_000;
 const LANGUAGE: &str = "en";
 
 /// Functions that ask the network: rules that call them are read, and never hit.
-const NETWORK: [&str; 23] = [
+const NETWORK: [&str; 30] = [
     "check_access_database",
     "check_asn",
     "check_dcc",
@@ -50,6 +51,13 @@ const NETWORK: [&str; 23] = [
     "check_rbl_sub",
     "check_rbl_txt",
     "check_uridnsbl",
+    "short_url_200",
+    "short_url_404",
+    "short_url_chained",
+    "short_url_code",
+    "short_url_loop",
+    "short_url_maxchain",
+    "short_url_redir",
 ];
 
 /// Where a statement stands.
@@ -74,7 +82,7 @@ impl Place<'_> {
 pub(super) fn read(sources: &[Source]) -> (Definitions, Vec<Problem>) {
     let compatibility = condition::COMPATIBILITY.map(str::to_owned).into();
     let mut drafts = Drafts { sources, compatibility, ..Drafts::default() };
-    for source in sources.iter().filter(|source| !source.is_included) {
+    for source in sources.iter().filter(|source| source.role == Role::Rules) {
         drafts.read(source);
     }
     drafts.finish()
@@ -386,34 +394,6 @@ fn turn<'a>(
             answer.map(|answer| answer.missing)
         }
     }
-}
-
-/// Returns the name of an included file, relative to the one that includes it, `.` and `..` taken out.
-pub(super) fn resolve(from: &str, name: &str) -> String {
-    let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let mut parts: Vec<&str> = if from.contains('/') { folder.split('/').collect() } else { Vec::new() };
-    if name.starts_with('/') {
-        parts = vec![""];
-    }
-    for part in name.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| !matches!(*last, "" | "." | "..")) => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
-}
-
-/// Returns the names in the `include` lines of a text, whether or not they apply.
-pub(super) fn includes(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter_map(|line| {
-        let line = line.split('#').next().unwrap_or_default();
-        let (_, name) = syntax::word(line);
-        (syntax::keyword_of(line) == "include" && !name.is_empty()).then_some(name)
-    })
 }
 
 /// Replaces `rules_matching(GLOBS)` by the sum of the rules whose names match.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::mail::{Address, Client, Direction, Mail, Recipient, TransactionId};
-use crate::message::parse;
+use crate::mail::{Address, Client, Direction, Envelope, Mail, Recipient, TransactionId};
+use crate::message::{Mailbox, parse};
 
-fn envelope(direction: Direction, from: &str, recipients: &[String]) -> Envelope {
+pub(super) fn envelope(direction: Direction, from: &str, recipients: &[String]) -> Envelope {
     Envelope {
         id: TransactionId::from_random([7; 16]),
         direction,
@@ -21,7 +21,7 @@ fn compile_text(text: &str) -> (RuleSet, Vec<Problem>) {
 }
 
 /// Runs rules over a message from `jane@example.org` and checks the symbols that hit.
-fn check(rules: &str, mail: &str, expected: &[&str]) {
+pub(super) fn check(rules: &str, mail: &str, expected: &[&str]) {
     let (set, problems) = compile_text(rules);
     assert_eq!(problems, [], "{rules}");
     let raw = mail.replace('\n', "\r\n");
@@ -142,8 +142,8 @@ fn blocks_includes_and_languages_choose_what_is_read() {
     let more = "body F /x/\ninclude more.cf\n";
     let sources = [
         Source::new("rules/main.cf", main.as_bytes()),
-        Source { is_included: true, ..Source::new("rules/more.cf", more.as_bytes()) },
-        Source { is_included: true, ..Source::new("rules/other.cf", b"body G /x/") },
+        Source { role: Role::Included, ..Source::new("rules/more.cf", more.as_bytes()) },
+        Source { role: Role::Included, ..Source::new("rules/other.cf", b"body G /x/") },
     ];
     let (set, problems) = RuleSet::compile(&sources);
     let rules: Vec<_> = set.rules().map(|rule| (rule.name, rule.description)).collect();
@@ -159,16 +159,16 @@ fn files_are_included_so_many_times_and_by_any_spelling() {
     for number in 1..15 {
         let text = twice(&format!("{}.cf", number + 1));
         let source = Source::new(format!("rules/{number}.cf"), text.as_bytes());
-        sources.push(Source { is_included: true, ..source });
+        sources.push(Source { role: Role::Included, ..source });
     }
-    sources.push(Source { is_included: true, ..Source::new("rules/15.cf", b"body A /x/") });
+    sources.push(Source { role: Role::Included, ..Source::new("rules/15.cf", b"body A /x/") });
     assert_eq!(sources[0].includes(), ["rules/1.cf", "rules/1.cf"]);
     let (set, problems) = RuleSet::compile(&sources);
     assert_eq!(set.rules().count(), 1);
     assert!(problems.iter().all(|problem| problem.reason == "files are included more than 1000 times"));
     assert!(!problems.is_empty());
-    assert_eq!(read::resolve("a.cf", "../b.cf"), "../b.cf");
-    assert_eq!(read::resolve("/x/a.cf", "../../../b.cf"), "/../../b.cf");
+    assert_eq!(source::resolve("a.cf", "../b.cf"), "../b.cf");
+    assert_eq!(source::resolve("/x/a.cf", "../../../b.cf"), "/../../b.cf");
 }
 
 #[test]

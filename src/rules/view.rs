@@ -13,7 +13,7 @@ use crate::message::{Header, Message};
 
 use super::Subject;
 use super::definition::{Choice, Form, Piece, Target};
-use super::eval::{Context, relay_field};
+use super::eval::{Context, computed_field};
 
 /// Longest paragraph before it is cut at a blank, and shortest stretch of raw text.
 const PIECE_BYTES: usize = 2_048;
@@ -242,7 +242,7 @@ pub(super) fn header(name: &str, form: Form, context: &Context<'_>) -> Option<Ve
             &["X-Message-ID", "Resent-Message-ID", "X-Original-Message-ID", "Message-ID"],
             form,
         ),
-        _ => match relay_field(name, context) {
+        _ => match computed_field(name, context) {
             Some(text) => vec![text.into_bytes()],
             None => fields(message, &[name], form),
         },

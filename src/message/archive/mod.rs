@@ -13,6 +13,8 @@ use memchr::memmem;
 use miniz_oxide::inflate::{TINFLStatus, decompress_to_vec_with_limit};
 use sevenz_rust2::EncoderMethod;
 
+use super::office::{self, Office};
+
 /// Deepest archive in an archive.
 const DEPTH: usize = 5;
 /// Most entries of all archives of an attachment.
@@ -21,10 +23,11 @@ const ENTRIES: usize = 10_000;
 const NAMES: usize = 100;
 /// Most bytes that one entry is inflated to.
 const ENTRY_BYTES: usize = 4 << 20;
-/// Endings of files in an archive that are archives themselves.
-const ARCHIVES: [&[u8]; 19] = [
+/// Endings of files in an archive that are looked into: archives and documents.
+const OPENED: [&[u8]; 25] = [
     b".zip", b".gz", b".tgz", b".tar", b".bz2", b".tbz", b".xz", b".txz", b".rar", b".7z", b".iso", b".img",
-    b".jar", b".apk", b".docx", b".xlsx", b".pptx", b".docm", b".xlsm",
+    b".jar", b".apk", b".docx", b".xlsx", b".pptx", b".docm", b".xlsm", b".doc", b".xls", b".ppt", b".dot",
+    b".rtf", b".one",
 ];
 /// How much larger than itself an entry may be, when it is large.
 const RATIO: u64 = 100;
@@ -39,12 +42,10 @@ const CLAIMED: u64 = 1 << 30;
 pub(super) struct Listing {
     /// Names of files, at most [`NAMES`].
     pub(super) names: Vec<String>,
-    /// Whether a password is needed.
-    pub(super) is_encrypted: bool,
     /// Whether a limit was reached.
     pub(super) is_over_limit: bool,
-    /// Addresses that an Office document fetches when it is opened.
-    pub(super) external: Vec<String>,
+    /// What Office documents in it do, and whether a password is needed.
+    pub(super) office: Office,
     entries: usize,
     claimed: u64,
 }
@@ -141,7 +142,10 @@ impl Listing {
                     None
                 }
             },
-            None => None,
+            None => {
+                self.office.merge(office::read(bytes));
+                None
+            }
         };
         waiting.extend(inner.map(|inner| (inner, depth + 1)));
     }
@@ -168,11 +172,12 @@ impl Listing {
         let Ok(archive) = read else {
             // The description of an encrypted header stands in the clear, at the end.
             let end = bytes.get(bytes.len().saturating_sub(WINDOW_KIB as usize)..).unwrap_or_default();
-            self.is_encrypted |= memmem::find(end, EncoderMethod::ID_AES256_SHA256).is_some();
+            self.office.is_encrypted |= memmem::find(end, EncoderMethod::ID_AES256_SHA256).is_some();
             return;
         };
         let mut coders = archive.blocks.iter().flat_map(|block| block.coders.iter());
-        self.is_encrypted |= coders.any(|coder| coder.encoder_method_id() == EncoderMethod::ID_AES256_SHA256);
+        self.office.is_encrypted |=
+            coders.any(|coder| coder.encoder_method_id() == EncoderMethod::ID_AES256_SHA256);
         for file in archive.files.iter().filter(|file| !file.is_directory) {
             if !self.count(file.size) {
                 return;
@@ -292,7 +297,7 @@ mod tests {
         let inner = zip("c.exe", b"MZ");
         let listing = read(&zip("a.zip", &zip("b.zip", &inner)));
         assert_eq!(listing.names, ["a.zip", "b.zip", "c.exe"]);
-        assert!(!listing.is_over_limit && !listing.is_encrypted);
+        assert!(!listing.is_over_limit && !listing.office.is_encrypted);
     }
 
     #[test]
@@ -312,10 +317,24 @@ mod tests {
     }
 
     #[test]
+    fn documents_in_archives_tell_what_they_do() {
+        let project = zip("word/vbaProject.bin", b"..AutoOpen..");
+        let listing = read(&zip("a.docm", &project));
+        assert!(listing.office.has_macros && listing.office.starts_macros);
+        let rich = b"{\\rtf1\\objdata 01}";
+        assert!(read(&zip("a.rtf", rich)).office.has_objects);
+        let sheet = read(&zip("xl/macrosheets/sheet1.xml", b"<x/>")).office;
+        assert!(sheet.has_macros && !sheet.starts_macros);
+        let link = br#"<Relationship Type="x/hyperlink" Target="https://b.example/" TargetMode="External"/>"#;
+        let office = read(&zip("word/_rels/document.xml.rels", link)).office;
+        assert_eq!((office.links, office.external.len()), (vec!["https://b.example/".to_owned()], 0));
+    }
+
+    #[test]
     fn documents_tell_what_they_fetch() {
         let relations = br#"<Relationships><Relationship Id="1" Type="x/attachedTemplate" Target="http://a.example/t.dotm" TargetMode="External"/></Relationships>"#;
         assert_eq!(
-            read(&zip("word/_rels/settings.xml.rels", relations)).external,
+            read(&zip("word/_rels/settings.xml.rels", relations)).office.external,
             ["http://a.example/t.dotm"]
         );
     }
@@ -341,7 +360,7 @@ mod tests {
             assert!(is_archive(file));
             let listing = read(file);
             assert_eq!(
-                (listing.names, listing.is_encrypted),
+                (listing.names, listing.office.is_encrypted),
                 (names.iter().map(|&name| name.to_owned()).collect(), is_encrypted)
             );
         };

@@ -25,11 +25,11 @@ pub(super) fn list_old(bytes: &[u8], listing: &mut Listing) {
         match *kind {
             // Headers and all are encrypted.
             OLD_MAIN if flags & 0x80 != 0 => {
-                listing.is_encrypted = true;
+                listing.office.is_encrypted = true;
                 return;
             }
             OLD_FILE => {
-                listing.is_encrypted |= flags & 4 != 0;
+                listing.office.is_encrypted |= flags & 4 != 0;
                 let length = usize::from(short(bytes, at + 26).unwrap_or(0));
                 let start = at + if flags & 0x100 == 0 { 32 } else { 40 };
                 // Behind a NUL the name stands once more, in another encoding.
@@ -84,7 +84,7 @@ fn block(bytes: &[u8], start: usize, listing: &mut Listing) -> Option<usize> {
     let extra = if flags & 1 == 0 { 0 } else { usize::try_from(number(header, &mut at)?).ok()? };
     let data = if flags & 2 == 0 { 0 } else { usize::try_from(number(header, &mut at)?).ok()? };
     match kind {
-        NEW_ENCRYPTION => listing.is_encrypted = true,
+        NEW_ENCRYPTION => listing.office.is_encrypted = true,
         NEW_FILE => {
             let file_flags = number(header, &mut at)?;
             let size = number(header, &mut at)?;
@@ -99,7 +99,7 @@ fn block(bytes: &[u8], start: usize, listing: &mut Listing) -> Option<usize> {
             }
             listing.name(header.get(at..at.checked_add(length)?)?);
             let extra = header.get(header.len().checked_sub(extra)?..)?;
-            listing.is_encrypted |= is_encrypted(extra);
+            listing.office.is_encrypted |= is_encrypted(extra);
         }
         _ => {}
     }

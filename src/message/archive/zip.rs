@@ -3,7 +3,8 @@
 
 use memchr::memmem;
 
-use super::{ARCHIVES, CLAIMED, ENTRIES, LARGE, Listing, NAMES, RATIO, long, short};
+use super::super::office;
+use super::{CLAIMED, ENTRIES, LARGE, Listing, NAMES, OPENED, RATIO, long, short};
 
 /// A file in a ZIP archive.
 struct Entry<'a> {
@@ -96,12 +97,15 @@ impl Listing {
             self.is_over_limit = true;
             return self.entries <= ENTRIES;
         }
-        self.is_encrypted |= entry.is_encrypted;
+        self.office.is_encrypted |= entry.is_encrypted;
         self.name(entry.name);
         let name = entry.name.to_ascii_lowercase();
+        let is_project = name.ends_with(b"vbaproject.bin");
         let is_relations = name.ends_with(b".rels");
-        let is_archive = ARCHIVES.iter().any(|ending| name.ends_with(ending));
-        if !(is_relations || is_archive) || entry.is_encrypted {
+        let is_opened = OPENED.iter().any(|ending| name.ends_with(ending));
+        self.office.has_macros |= is_project || memmem::find(&name, b"macrosheets/").is_some();
+        self.office.has_objects |= memmem::find(&name, b"embeddings/oleobject").is_some();
+        if !(is_project || is_relations || is_opened) || entry.is_encrypted {
             return true;
         }
         let data = short(bytes, entry.at + 26).zip(short(bytes, entry.at + 28)).and_then(|(name, extra)| {
@@ -117,6 +121,8 @@ impl Listing {
         if let Some(inner) = inner {
             if is_relations {
                 self.relations(&inner);
+            } else if is_project {
+                self.office.starts_macros |= office::starts(&inner);
             } else {
                 *budget = budget.saturating_sub(if entry.method == 0 { inner.len() } else { 0 });
                 waiting.push((inner, depth + 1));
@@ -125,21 +131,27 @@ impl Listing {
         true
     }
 
-    /// Reads what an Office document fetches from elsewhere: templates, objects, frames.
+    /// Reads what an Office document fetches from elsewhere (templates, objects, frames), and where its links
+    /// lead.
     fn relations(&mut self, xml: &[u8]) {
         let text = String::from_utf8_lossy(xml);
         for relation in text.split("<Relationship ").skip(1).take(1_000) {
-            let is_fetched = ["attachedTemplate", "oleObject", "frame", "subDocument"]
+            let target = relation.split_once("Target=\"").and_then(|(_, rest)| rest.split_once('"'));
+            let Some((target, _)) = target.filter(|_| relation.contains("TargetMode=\"External\"")) else {
+                continue;
+            };
+            let targets = if ["attachedTemplate", "oleObject", "frame", "subDocument"]
                 .iter()
-                .any(|kind| relation.contains(kind));
-            let target = relation
-                .split_once("Target=\"")
-                .and_then(|(_, rest)| rest.split_once('"'))
-                .map(|(target, _)| target);
-            if let Some(target) = target.filter(|_| {
-                is_fetched && relation.contains("TargetMode=\"External\"") && self.external.len() < NAMES
-            }) {
-                self.external.push(crate::message::field::clean(target));
+                .any(|kind| relation.contains(kind))
+            {
+                &mut self.office.external
+            } else if relation.contains("/hyperlink") {
+                &mut self.office.links
+            } else {
+                continue;
+            };
+            if targets.len() < NAMES {
+                targets.push(crate::message::field::clean(target));
             }
         }
     }

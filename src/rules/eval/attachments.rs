@@ -12,6 +12,12 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("attachment_fetches", |context, _| plainly(context.message.attachments.iter().any(|file| file.fetches))),
     ("attachment_program", attachment_program),
     ("attachment_macros", attachment_macros),
+    ("attachment_macros_start", |context, _| {
+        any(context, |attachment| attachment.starts_macros, "holds macros that run by themselves")
+    }),
+    ("attachment_objects", |context, _| {
+        any(context, |attachment| attachment.has_objects, "holds files that run when they are clicked")
+    }),
     ("attachment_page", attachment_page),
     ("attachment_two_endings", attachment_two_endings),
     ("attachment_disguised", attachment_disguised),

@@ -1,6 +1,8 @@
 //! The shape of the text: SpamAssassin's `BodyEval`; and its ranges of the Bayes filter.
 
-use super::{Context, Function, plainly};
+use std::collections::HashSet;
+
+use super::{Context, Function, argument_matches, plainly};
 
 /// The functions of this family.
 pub(super) const FUNCTIONS: &[(&str, Function)] = &[
@@ -9,16 +11,29 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("check_for_uppercase", uppercase),
     ("tvd_vertical_words", vertical_words),
     ("check_bayes", bayes),
-    ("check_body_8bits", never),
-    ("check_for_faraway_charset", never),
-    ("html_charset_faraway", never),
-    ("check_language", never),
-    ("check_shortcircuit", never),
+    ("check_stock_info", stock_info),
 ];
 
-/// What asks for a language or a character set that is not wanted: all are.
-fn never(_: &Context<'_>, _: &[String]) -> Option<String> {
-    None
+/// `check_stock_info(LEAST)`: so many different lines of the first text begin as those about shares do.
+fn stock_info(context: &Context<'_>, arguments: &[String]) -> Option<String> {
+    const LABEL: &str = "(?:^trad(?:e|ing)date|company(?:name)?|s\\w?(?:t\\w?o\\w?c\\w?k|y\\w?m(?:\\w?b\\w?o\\w?l)?)|t(?:arget|icker)|\
+        (?:opening|current)p(?:rice)?|p(?:rojected|osition)|expectations|weeks?high|marketperformance|\
+        (?:year|week|month|day|price)(?:target|estimates?)|sector|r(?:ecommendation|ating))$";
+    let least: usize = arguments.first()?.parse().ok()?;
+    let subject = context.subject();
+    let first = subject.message.parts.iter().find(|part| part.media_type == "text/plain");
+    let bytes = first.and_then(|part| part.content.as_ref()).map(|content| content.bytes(subject.raw));
+    let text = String::from_utf8_lossy(bytes.unwrap_or_default());
+    let labels = text.lines().filter_map(|line| {
+        let (label, value) = line.split_once(':')?;
+        let label = label.trim();
+        let is_label = (3..=30).contains(&label.len()) && !value.trim().is_empty();
+        is_label
+            .then(|| label.to_ascii_lowercase().chars().filter(char::is_ascii_lowercase).collect::<String>())
+    });
+    let labels: HashSet<String> = labels.collect();
+    let hits = labels.iter().filter(|label| argument_matches(LABEL, std::iter::once(label.as_str())));
+    plainly(least == 0 || hits.count() >= least)
 }
 
 fn bounds(arguments: &[String]) -> Option<(f64, f64)> {

@@ -3,7 +3,6 @@
 use mail_parser::DateTime;
 
 use super::{Context, Function, argument_matches, domain_of, plainly};
-use crate::message::relay;
 use crate::rules::definition::{Form, Piece};
 use crate::rules::view;
 
@@ -27,30 +26,9 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("check_freemail_header", freemail_header),
     ("check_freemail_replyto", freemail_reply_to),
     ("check_freemail_body", freemail_body),
-    ("check_for_faraway_charset_in_headers", never),
-    ("check_for_forged_yahoo_received_headers", |context, _| {
-        forged_provider(context, "yahoo.com", &["yahoo.com"])
-    }),
-    ("check_for_forged_hotmail_received_headers", |context, _| {
-        forged_provider(context, "hotmail.com", &["hotmail.com", "msn.com", "outlook.com"])
-    }),
-    ("check_for_forged_juno_received_headers", |context, _| {
-        forged_provider(context, "juno.com", &["juno.com", "untd.com"])
-    }),
-    ("check_for_forged_gmail_received_headers", |context, _| {
-        forged_provider(context, "gmail.com", &["google.com", "gmail.com"])
-    }),
-    ("check_for_forged_eudoramail_received_headers", |context, _| {
-        forged_provider(context, "eudoramail.com", &["eudoramail.com", "whowhere.com"])
-    }),
 ];
 
-/// What only locales that are forbidden would show: none is.
-fn never(_: &Context<'_>, _: &[String]) -> Option<String> {
-    None
-}
-
-fn text(context: &Context<'_>, name: &str, form: Form) -> Option<String> {
+pub(super) fn text(context: &Context<'_>, name: &str, form: Form) -> Option<String> {
     let bytes = view::header(&name.to_ascii_lowercase(), form, context)?;
     Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())
 }
@@ -345,25 +323,4 @@ fn in_text<'c>(context: &'c Context<'_>) -> impl Iterator<Item = String> + 'c {
         .filter(|word| word.contains('@'))
         .take(MOST)
         .map(|word| word.trim_end_matches('.').to_ascii_lowercase())
-}
-
-/// From is at a provider, but no hop was.
-fn forged_provider(context: &Context<'_>, domain: &str, hosts: &[&str]) -> Option<String> {
-    let message = context.subject().message;
-    let from = domain_of(&message.from.first()?.address);
-    if from != domain {
-        return None;
-    }
-    let was_there = message.headers_named("Received").any(|field| {
-        relay(&field.value).is_some_and(|relay| {
-            hosts.iter().any(|host| {
-                relay.name.to_ascii_lowercase().ends_with(host)
-                    || relay.by.to_ascii_lowercase().ends_with(host)
-            })
-        }) || hosts.iter().any(|host| field.value.to_ascii_lowercase().contains(&format!(".{host}")))
-    });
-    let is_signed = message
-        .headers_named("DKIM-Signature")
-        .any(|field| hosts.iter().any(|host| field.value.contains(host)));
-    plainly(!was_there && !is_signed && !context.trail_is_empty())
 }

@@ -10,6 +10,7 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("check_https_http_mismatch", https_http_mismatch),
     ("check_https_ip_mismatch", https_ip_mismatch),
     ("check_uri_truncated", truncated),
+    ("short_url", short_url),
 ];
 
 /// Longest link that is read whole.
@@ -38,6 +39,35 @@ fn https_http_mismatch(context: &Context<'_>, arguments: &[String]) -> Option<St
 fn https_ip_mismatch(context: &Context<'_>, _: &[String]) -> Option<String> {
     let is_ip = |host: &str| host.parse::<IpAddr>().is_ok();
     plainly(shown(context).any(|(shown, target)| !is_ip(&shown) && is_ip(&target)))
+}
+
+/// `short_url()`: a link of one of the services that `url_shortener` names. None is asked where it leads.
+fn short_url(context: &Context<'_>, _: &[String]) -> Option<String> {
+    let shorteners = &context.families().shorteners;
+    let is_short = |target: &str, host: &str| {
+        let (above, labels) = (host.split_once('.').map(|(_, above)| above), host.split('.').count());
+        if labels == 2 {
+            let path = target.split_once("//").and_then(|(_, rest)| rest.split_once('/'));
+            let has_path = path.is_some_and(|(_, path)| path.contains(|c: char| c.is_alphanumeric()));
+            return has_path && shorteners.has(host);
+        }
+        // A name that begins with a full stop stands for all below it.
+        let is_below = || match above {
+            Some(above) if labels == 3 && host.starts_with("www.") => shorteners.has(above),
+            Some(above) if labels == 3 => shorteners.has(&format!(".{above}")),
+            _ => false,
+        };
+        shorteners.has(host) || is_below()
+    };
+    let web = context
+        .subject()
+        .message
+        .links
+        .iter()
+        .filter(|link| link.target.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("http")));
+    let found =
+        web.filter_map(|link| Some((link, link.host()?))).find(|(link, host)| is_short(&link.target, host));
+    found.map(|(_, host)| format!("A link of {host} hides where it leads."))
 }
 
 fn truncated(context: &Context<'_>, _: &[String]) -> Option<String> {

@@ -179,7 +179,7 @@ mod tests {
             evidence: &evidence,
             organisation: &organisation,
         };
-        work(&Context::new(&subject, &Families::read(&Settings::default())))
+        work(&Context::new(&subject, &Families::read(&Settings::default(), &[])))
     }
 
     #[test]

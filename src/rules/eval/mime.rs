@@ -6,7 +6,7 @@ use memchr::memmem;
 
 use crate::message::Part;
 
-use super::{Context, Function, plainly};
+use super::{Context, Function, number, plainly};
 
 /// The functions of this family.
 pub(super) const FUNCTIONS: &[(&str, Function)] = &[
@@ -15,6 +15,7 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("check_for_mime_html_only", has_html_only),
     ("check_msg_parse_flags", parse_flag),
     ("check_mime_multipart_ratio", part_ratio),
+    ("check_abundant_unicode_ratio", abundant_references),
     ("check_base64_length", base64_length),
     ("check_for_ascii_text_illegal", ascii_text_illegal),
     ("check_ma_non_text", alternative_not_text),
@@ -24,7 +25,7 @@ pub(super) const FUNCTIONS: &[(&str, Function)] = &[
     ("check_microsoft_executable", executable),
 ];
 
-fn field<'p>(part: &'p Part, name: &str) -> &'p str {
+pub(super) fn field<'p>(part: &'p Part, name: &str) -> &'p str {
     let field = part.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
     field.map(|header| header.value.trim()).unwrap_or_default()
 }
@@ -65,17 +66,19 @@ fn fact(context: &Context<'_>, arguments: &[String]) -> Option<String> {
         }),
         "mime_qp_count" => parts.iter().any(|part| is_encoded(part, "quoted-printable")),
         "mime_qp_long_line" => {
-            parts.iter().any(|part| is_encoded(part, "quoted-printable")) && has_long_line(context)
+            let mut encoded = parts.iter().filter(|part| {
+                field(part, "Content-Transfer-Encoding").eq_ignore_ascii_case("quoted-printable")
+            });
+            encoded.any(|part| has_long_line(part.source(context.subject().raw)))
         }
         "mime_attachment" => parts.iter().any(is_attached),
         _ => return None,
     })
 }
 
-/// Whether a line between the boundaries is longer than quoted-printable allows.
-fn has_long_line(context: &Context<'_>) -> bool {
-    let body = context.subject().raw.get(context.subject().message.body_offset..).unwrap_or_default();
-    body.split(|byte| *byte == b'\n').any(|line| line.trim_ascii_end().len() > 78)
+/// Whether a line is longer than mail allows (RFC 5322, section 2.1.1).
+fn has_long_line(body: &[u8]) -> bool {
+    body.split(|byte| *byte == b'\n').any(|line| line.strip_suffix(b"\r").unwrap_or(line).len() > 78)
 }
 
 fn has_html(context: &Context<'_>, _: &[String]) -> Option<String> {
@@ -130,16 +133,42 @@ fn has_epilogue(context: &Context<'_>) -> bool {
     rest.iter().any(|byte| !byte.is_ascii_whitespace() && *byte != b'.')
 }
 
-/// `check_mime_multipart_ratio(MIN, MAX)`: the bytes of plain text to those of HTML among alternatives.
+/// `check_mime_multipart_ratio(MIN, MAX)`: the bytes of the last plain text to those of the last HTML, encoded as
+/// they are, where there are alternatives.
 fn part_ratio(context: &Context<'_>, arguments: &[String]) -> Option<String> {
     let low: f64 = arguments.first()?.parse().ok()?;
     let high: f64 = arguments.get(1)?.parse().ok()?;
-    if !top_type(context).starts_with("multipart/") {
-        return None;
+    let raw = context.subject().raw;
+    let length = |media_type| {
+        let last = parts_of(context, media_type).filter(|part| !is_attached(part)).last()?;
+        Some(last.source(raw).iter().filter(|byte| **byte != b'\r').count() as f64)
+    };
+    let (text, html) = (length("text/plain")?, length("text/html")?);
+    let has_alternatives = || memmem::find(&raw.to_ascii_lowercase(), b"multipart/alternative").is_some();
+    plainly(html > 0.0 && text / html >= low && text / html < high && has_alternatives())
+}
+
+/// `check_abundant_unicode_ratio(RATIO)`: how many characters of plain text are written as references, which
+/// nobody reads there.
+fn abundant_references(context: &Context<'_>, arguments: &[String]) -> Option<String> {
+    let least = number(arguments, 0)?;
+    let (mut references, mut others) = (0_usize, 0_usize);
+    for part in parts_of(context, "text/plain") {
+        let encoding = field(part, "Content-Transfer-Encoding").to_ascii_lowercase();
+        if !matches!(encoding.as_str(), "" | "7bit" | "8bit") {
+            continue;
+        }
+        let body = part.source(context.subject().raw);
+        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'A'..=b'F');
+        let found = memmem::find_iter(body, b"&#x").filter(|at| {
+            let digits = body.get(at + 3..at + 7).is_some_and(|digits| digits.iter().all(is_digit));
+            digits && body.get(at + 7) == Some(&b';')
+        });
+        let found = found.count();
+        references += found;
+        others += body.len().saturating_sub(8 * found);
     }
-    let sum = |media_type| parts_of(context, media_type).map(|part| part.size_bytes as f64).sum::<f64>();
-    let (text, html) = (sum("text/plain"), sum("text/html"));
-    plainly(html > 0.0 && text > 0.0 && text / html >= low && text / html < high)
+    plainly(others > 0 && references as f64 / others as f64 >= least)
 }
 
 /// `check_base64_length(MIN, MAX)`: the longest line of base64.

@@ -6,14 +6,20 @@
 mod attachments;
 mod body;
 mod content;
+mod forged;
 mod header;
 mod html;
+mod language;
 mod link_form;
 mod links;
 mod lists;
 mod lookalike;
+mod macros;
 mod mime;
 mod outbound;
+mod pdf;
+mod phishing;
+mod picture;
 mod relay;
 mod sender;
 mod welcome;
@@ -24,10 +30,11 @@ use std::collections::{HashMap, HashSet};
 use crate::mail::Envelope;
 use crate::message::{self, Link, LinkSource, Mailbox, Markup, Message};
 
-use super::Subject;
 use super::budget::Budget;
 use super::definition::Settings;
 use super::pattern::Pattern;
+use super::source::Source;
+use super::subject::Subject;
 
 use lists::Lists;
 
@@ -50,11 +57,17 @@ pub(super) fn find(name: &str) -> Option<Function> {
         content::FUNCTIONS,
         outbound::FUNCTIONS,
         body::FUNCTIONS,
+        forged::FUNCTIONS,
         header::FUNCTIONS,
         html::FUNCTIONS,
+        language::FUNCTIONS,
         link_form::FUNCTIONS,
         lookalike::FUNCTIONS,
+        macros::FUNCTIONS,
         mime::FUNCTIONS,
+        pdf::FUNCTIONS,
+        phishing::FUNCTIONS,
+        picture::FUNCTIONS,
         relay::FUNCTIONS,
         welcome::FUNCTIONS,
     ]
@@ -70,15 +83,23 @@ pub(super) struct Families {
     networks: relay::Networks,
     welcome: welcome::Lists,
     freemail: Domains,
+    shorteners: Domains,
+    languages: language::Welcome,
+    feeds: phishing::Feeds,
 }
 
 impl Families {
     /// Reads the statements.
-    pub(super) fn read(settings: &Settings) -> Self {
+    pub(super) fn read(settings: &Settings, sources: &[Source]) -> Self {
         Families {
             networks: relay::Networks::read(settings),
             welcome: welcome::Lists::read(settings),
             freemail: Domains::read(settings.words("freemail_domains")),
+            shorteners: Domains::read(
+                settings.words("url_shortener").chain(settings.words("url_shortener_get")),
+            ),
+            languages: language::Welcome::read(settings),
+            feeds: phishing::Feeds::read(settings, sources),
         }
     }
 }
@@ -127,6 +148,7 @@ pub(super) struct Context<'a> {
     links: Vec<WebLink<'a>>,
     trail: OnceCell<relay::Trail>,
     markup: OnceCell<Vec<Markup>>,
+    pdfs: OnceCell<pdf::Pdfs>,
 }
 
 /// A link to a web host.
@@ -163,6 +185,7 @@ impl<'a> Context<'a> {
             dkim_orgs: signed.collect(),
             trail: OnceCell::new(),
             markup: OnceCell::new(),
+            pdfs: OnceCell::new(),
             links: links
                 .filter_map(|link| {
                     let host = link.host()?;
@@ -200,6 +223,11 @@ impl<'a> Context<'a> {
         })
     }
 
+    /// Returns what attached PDF files say.
+    fn pdfs(&self) -> &pdf::Pdfs {
+        self.pdfs.get_or_init(|| pdf::Pdfs::read(self))
+    }
+
     /// Returns the reverse-path: the envelope's, or that of a message that has been delivered.
     pub(super) fn reverse_path(&self) -> Option<String> {
         let path = self.envelope.mail.reverse_path.as_ref().map(|path| path.to_path());
@@ -230,9 +258,12 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Returns the pseudo header of a name in lower case that tells of the relays; `None` where it is none.
-pub(super) fn relay_field(name: &str, context: &Context<'_>) -> Option<String> {
-    relay::field(name, context)
+/// Returns the pseudo header of a name in lower case that is computed; `None` where it is none.
+pub(super) fn computed_field(name: &str, context: &Context<'_>) -> Option<String> {
+    match name {
+        "x-languages" => Some(language::of(context).unwrap_or_default().to_owned()),
+        _ => relay::field(name, context),
+    }
 }
 
 /// Returns what a condition of `uri_detail` looks at.
@@ -257,7 +288,8 @@ pub(super) fn link_texts(link: &Link, key: &str) -> Vec<String> {
     }
 }
 
-/// Whether a pattern in the arguments of a rule, case aside, matches one of the texts. Compiled once a thread.
+/// Whether a pattern in the arguments of a rule matches one of the texts: `/re/flags`, or the bare pattern, case
+/// aside. Compiled once a thread.
 fn argument_matches<'t>(pattern: &str, mut texts: impl Iterator<Item = &'t str>) -> bool {
     /// Most patterns that are kept; rule files have some dozens.
     const PATTERNS: usize = 1_000;
@@ -269,12 +301,26 @@ fn argument_matches<'t>(pattern: &str, mut texts: impl Iterator<Item = &'t str>)
             compiled.clear();
         }
         let entry = compiled.entry(pattern.to_owned());
-        let compiled = entry.or_insert_with_key(|pattern| Pattern::of_body(pattern, "i").ok());
+        let compiled = entry.or_insert_with_key(|pattern| match pattern.starts_with('/') {
+            true => Pattern::compile(pattern).ok(),
+            false => Pattern::of_body(pattern, "i").ok(),
+        });
         let mut budget = Budget::default();
         compiled
             .as_ref()
             .is_some_and(|pattern| texts.any(|text| pattern.find(text.as_bytes(), 0, &mut budget).is_some()))
     })
+}
+
+/// Returns an argument that is a number.
+fn number(arguments: &[String], place: usize) -> Option<f64> {
+    arguments.get(place)?.parse().ok()
+}
+
+/// Whether a value is at least the first of the arguments, and at most the second, if there is one.
+fn between(value: f64, arguments: &[String]) -> bool {
+    number(arguments, 0).is_some_and(|low| value >= low)
+        && number(arguments, 1).is_none_or(|high| value <= high)
 }
 
 /// Returns the domain of an address, lower case; empty where there is none.

@@ -119,7 +119,7 @@ impl Trail {
     /// Returns the reverse-path of a message that comes without an envelope: as the hop before ours tells it, or
     /// the fields that a delivery leaves behind, unless another host has written them.
     pub(super) fn reverse_path(&self, message: &Message) -> Option<String> {
-        let trusted = self.relays.get(..self.trusted).and_then(<[Relay]>::last);
+        let trusted = self.trusted().last();
         let hop = self.untrusted().first().or(trusted);
         if let Some(hop) = hop.filter(|hop| hop.reverse_path.contains('@')) {
             return Some(hop.reverse_path.clone());
@@ -145,8 +145,13 @@ impl Trail {
         None
     }
 
+    /// Returns our own hops, newest first.
+    pub(super) fn trusted(&self) -> &[Relay] {
+        self.relays.get(..self.trusted).unwrap_or_default()
+    }
+
     /// Returns the hops before ours, newest first.
-    fn untrusted(&self) -> &[Relay] {
+    pub(super) fn untrusted(&self) -> &[Relay] {
         self.relays.get(self.trusted..).unwrap_or_default()
     }
 }
@@ -220,21 +225,26 @@ fn helo_ip_mismatch(context: &Context<'_>, _: &[String]) -> Option<String> {
     }))
 }
 
-/// A host without a name says that it is one of a large provider.
+/// A host without a name says that it is one of a large provider: the oldest hop that gives a name decides.
 fn no_name_dotcom_helo(context: &Context<'_>, _: &[String]) -> Option<String> {
-    const PROVIDERS: [&str; 10] = [
+    const PROVIDERS: [&str; 11] = [
         "aol.com",
-        "yahoo.com",
-        "hotmail.com",
+        "caramail.com",
+        "cs.com",
+        "drizzle.com",
         "excite.com",
+        "hotmail.com",
+        "localhost.com",
+        "lycos.co.uk",
         "lycos.com",
         "msn.com",
-        "juno.com",
-        "mail.com",
-        "netscape.net",
-        "usa.net",
+        "yahoo.com",
     ];
-    let relay = context.trail().untrusted().first()?;
-    let helo = relay.helo.to_ascii_lowercase();
-    plainly(relay.name.is_empty() && PROVIDERS.iter().any(|provider| helo.ends_with(provider)))
+    let hops = context.trail().untrusted().iter();
+    let hop = hops.filter(|hop| !hop.helo.is_empty() && !is_private(hop.ip)).next_back()?;
+    let helo = hop.helo.to_ascii_lowercase();
+    let is_below = |provider: &&str| {
+        helo.strip_suffix(*provider).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    };
+    plainly(hop.name.is_empty() && PROVIDERS.iter().any(is_below))
 }
