@@ -29,37 +29,40 @@ pub(super) struct Page {
 /// Elements whose content is never shown.
 const UNSEEN: [&[u8]; 7] = [b"script", b"style", b"title", b"iframe", b"noembed", b"noframes", b"template"];
 /// Elements that begin a line of their own.
-const BLOCKS: [&[u8]; 27] = [
+const BLOCKS: [&[u8]; 28] = [
     b"address",
     b"article",
     b"aside",
-    b"blockquote",
     b"body",
-    b"br",
     b"center",
     b"dd",
-    b"div",
     b"dl",
     b"dt",
     b"fieldset",
     b"footer",
     b"form",
+    b"h1",
+    b"h2",
+    b"h3",
+    b"h4",
+    b"h5",
+    b"h6",
     b"header",
-    b"hr",
     b"html",
     b"li",
     b"main",
     b"nav",
     b"ol",
-    b"pre",
     b"section",
     b"table",
     b"tbody",
     b"tr",
     b"ul",
 ];
+/// Elements that begin a line, two of which in a row leave one blank.
+const LINES: [&[u8]; 2] = [b"br", b"div"];
 /// Elements that a blank line sets off.
-const PARAGRAPHS: [&[u8]; 7] = [b"p", b"h1", b"h2", b"h3", b"h4", b"h5", b"h6"];
+const PARAGRAPHS: [&[u8]; 4] = [b"p", b"blockquote", b"hr", b"pre"];
 /// Elements that have no end tag.
 const VOID: [&[u8]; 7] = [b"img", b"br", b"input", b"hr", b"meta", b"link", b"area"];
 /// Most styled elements in one another that are followed.
@@ -257,6 +260,8 @@ impl Reader {
     fn separate(&mut self, name: &[u8]) {
         if PARAGRAPHS.contains(&name) {
             self.breaks = 2;
+        } else if LINES.contains(&name) {
+            self.breaks += 1;
         } else if BLOCKS.contains(&name) {
             self.breaks = self.breaks.max(1);
         } else if matches!(name, b"td" | b"th") {

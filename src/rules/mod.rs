@@ -3,6 +3,7 @@
 //! [`RuleSet::compile`] reads `.cf` files and reports every line it cannot use; [`RuleSet::evaluate`] runs
 //! the rules over a message. A filter for words decides which patterns run over a text. Everything is linear in the message and bounded in the rules.
 
+mod bare_link;
 mod budget;
 mod builtin;
 mod condition;
@@ -197,7 +198,7 @@ enum Compiled {
     },
     Exists(String),
     Link(Vec<(LinkCondition, Pattern)>),
-    Eval(eval::Function, Vec<String>),
+    Eval(eval::Native, Vec<String>),
     /// `None` stands for a rule that does not exist and never hits.
     Meta(Expr<Option<usize>>),
     /// What never hits: a look-up in the network, a function that does not exist.

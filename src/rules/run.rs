@@ -6,7 +6,7 @@ use memchr::memmem;
 
 use super::budget::Budget;
 use super::definition::{Form, LinkCondition};
-use super::eval::Context;
+use super::eval::{self, Context};
 use super::link::template_names;
 use super::pattern::Pattern;
 use super::view::{self, View, Views};
@@ -203,10 +203,15 @@ impl<'r> Pass<'r, '_> {
             let hit = match &entry.test {
                 Compiled::Pattern { .. } | Compiled::Nothing => continue,
                 Compiled::Exists(name) => plain(view::header(name, Form::default(), self.context).is_some()),
-                Compiled::Eval(function, arguments) => match function(self.context, arguments) {
-                    Some(detail) => Hit { count: 1, detail },
-                    None => Hit::default(),
-                },
+                Compiled::Eval(eval::Native::Says(function), arguments) => {
+                    match function(self.context, arguments) {
+                        Some(detail) => Hit { count: 1, detail },
+                        None => Hit::default(),
+                    }
+                }
+                Compiled::Eval(eval::Native::Counts(function), arguments) => {
+                    Hit { count: function(self.context, arguments).min(HITS), detail: String::new() }
+                }
                 Compiled::Link(conditions) => self.links(rule, conditions),
                 Compiled::Template { .. } if templates >= TEMPLATES => continue,
                 Compiled::Template { .. } => {

@@ -12,6 +12,7 @@ use memchr::{memchr, memchr_iter};
 use crate::message::{Header, Message};
 
 use super::Subject;
+use super::bare_link::bare_links;
 use super::definition::{Choice, Form, Piece, Target};
 use super::eval::{Context, computed_field};
 
@@ -80,7 +81,6 @@ impl<'a> View<'a> {
 /// The texts that many rules look at.
 #[derive(Default)]
 pub(super) struct Views<'a> {
-    body: OnceCell<View<'a>>,
     raw_body: OnceCell<View<'a>>,
     full: OnceCell<View<'a>>,
     uri: OnceCell<View<'a>>,
@@ -89,10 +89,6 @@ pub(super) struct Views<'a> {
 impl<'a> Views<'a> {
     /// Returns the visible text: the subject first, then each paragraph, white space collapsed, each with a
     /// line break at its end.
-    pub(super) fn body(&self, message: &Message) -> &View<'a> {
-        self.body.get_or_init(|| body(message))
-    }
-
     fn raw_body(&self, subject: &Subject<'a>) -> &View<'a> {
         self.raw_body.get_or_init(|| View {
             runs: subject
@@ -109,10 +105,13 @@ impl<'a> Views<'a> {
     fn uri(&self, message: &Message) -> &View<'a> {
         self.uri.get_or_init(|| {
             let mut run = Run { text: Cow::Owned(Vec::new()), pieces: Vec::new() };
-            for link in &message.links {
+            // What a reader can click on has a scheme; the text around may name more.
+            let bare = bare_links(&message.subject).chain(bare_links(&message.text));
+            let links = message.links.iter().map(|link| Cow::Borrowed(link.target.as_str()));
+            for link in links.chain(bare.map(Cow::Owned)) {
                 let text = run.text.to_mut();
                 let start = text.len();
-                text.extend_from_slice(link.target.as_bytes());
+                text.extend_from_slice(link.as_bytes());
                 run.pieces.push(start..text.len());
                 text.push(b'\n');
             }
@@ -129,7 +128,7 @@ impl<'a> Views<'a> {
     ) -> T {
         let subject = context.subject();
         match target {
-            Target::Body => look(Some(self.body(subject.message))),
+            Target::Body => look(Some(context.body())),
             Target::RawBody => look(Some(self.raw_body(subject))),
             Target::Full => {
                 look(Some(self.full.get_or_init(|| View::of(Run::whole(with_bare_line_feeds(subject.raw))))))
@@ -147,8 +146,15 @@ impl<'a> Views<'a> {
     }
 }
 
+impl View<'_> {
+    /// Returns the pieces.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.runs.iter().flat_map(|run| (0..run.len()).map(|index| run.piece(index)))
+    }
+}
+
 /// Writes the subject and every paragraph on a line of its own.
-fn body<'a>(message: &Message) -> View<'a> {
+pub(super) fn body<'a>(message: &Message) -> View<'a> {
     let mut text =
         Vec::with_capacity(message.subject.len() + message.text.len() + message.hidden_text.len() + 8);
     let mut pieces = Vec::new();
@@ -227,7 +233,7 @@ fn part_fields<'m>(message: &'m Message, name: &'m str, is_raw: bool) -> impl It
 fn line(field: &Header, is_raw: bool) -> Vec<u8> {
     let value = if is_raw { &field.raw } else { &field.value };
     let value = value.strip_prefix(' ').unwrap_or(value);
-    [value.as_bytes(), b"\n"].concat()
+    [&with_bare_line_feeds(value.as_bytes()), &b"\n"[..]].concat()
 }
 
 /// Returns what a header rule looks at; `None` when there is no such field.
@@ -235,6 +241,10 @@ pub(super) fn header(name: &str, form: Form, context: &Context<'_>) -> Option<Ve
     let message = context.subject().message;
     let mut lines: Vec<Vec<u8>> = match name {
         "ALL" => message.headers.iter().map(|header| named_line(header, form.is_raw)).collect(),
+        "all-trusted" | "all-untrusted" | "all-internal" | "all-external" => {
+            let fields = context.fields_of_hops(name.strip_prefix("all-").unwrap_or_default());
+            fields.map(|header| named_line(header, form.is_raw)).collect()
+        }
         "envelopefrom" => vec![context.reverse_path()?.into_bytes()],
         "tocc" => fields(message, &["To", "Cc"], form),
         "MESSAGEID" => fields(
@@ -281,6 +291,15 @@ fn pieces_of(value: &str, form: Form) -> Vec<Vec<u8>> {
         Piece::Whole => vec![value.as_bytes().to_vec()],
         Piece::Address => {
             mailboxes().map(|mailbox| mailbox.address.into_bytes()).filter(|text| !text.is_empty()).collect()
+        }
+        Piece::Name if form.is_raw => {
+            // As it is written: what stands before the address, or behind it in parentheses.
+            let before = value.rsplit_once('<').map(|(before, _)| before);
+            let comment = || {
+                value.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).map(|(comment, _)| comment)
+            };
+            let name = before.or_else(comment).unwrap_or_default().trim().trim_matches('"');
+            if name.is_empty() { Vec::new() } else { vec![name.as_bytes().to_vec()] }
         }
         Piece::Name => {
             mailboxes().map(|mailbox| mailbox.name.into_bytes()).filter(|text| !text.is_empty()).collect()

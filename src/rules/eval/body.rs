@@ -41,11 +41,11 @@ fn bounds(arguments: &[String]) -> Option<(f64, f64)> {
     Some((read(arguments.first()?)?, read(arguments.get(1)?)?))
 }
 
-/// `check_body_length(MAX)`: the text, its subject included, is shorter than that.
+/// `check_body_length(MAX)`: the body as it came has at most so many bytes.
 fn body_length(context: &Context<'_>, arguments: &[String]) -> Option<String> {
     let most: usize = arguments.first()?.parse().ok()?;
-    let message = context.subject().message;
-    plainly(message.text.len() + message.subject.len() < most)
+    let body = context.subject().raw.get(context.subject().message.body_offset..).unwrap_or_default();
+    plainly(body.iter().filter(|byte| **byte != b'\r').take(most + 1).count() <= most)
 }
 
 /// The lines of the text part as they came.
@@ -68,35 +68,46 @@ fn blank_line_ratio(context: &Context<'_>, arguments: &[String]) -> Option<Strin
     plainly(lines >= least && ratio >= low && ratio < high)
 }
 
-/// `check_for_uppercase(MIN, MAX)`: the share of capitals among the letters, in per cent.
+/// `check_for_uppercase(MIN, MAX)`: the share of capitals among letters and digits, in per cent.
 fn uppercase(context: &Context<'_>, arguments: &[String]) -> Option<String> {
     const LEAST: usize = 200;
     let (low, high) = bounds(arguments)?;
-    let text = &context.subject().message.text;
-    // Addresses and what looks like encoded data are no text.
-    let words = text
-        .split_whitespace()
-        .filter(|word| word.len() < 40 && !word.contains("://") && !word.contains('@'));
-    let (mut upper, mut lower) = (0_usize, 0_usize);
-    for byte in words.flat_map(str::bytes) {
-        upper += usize::from(byte.is_ascii_uppercase());
-        lower += usize::from(byte.is_ascii_lowercase());
+    // Character sets whose bytes look like capitals.
+    let looks_like_capitals = |charset: &str| {
+        ["koi8", "windows-1251", "gb", "big5", "euc", "iso-2022", "shift", "ks_c", "tis-620"]
+            .iter()
+            .any(|start| charset.starts_with(start))
+    };
+    let mut charsets = context.subject().message.parts.iter().filter_map(|part| part.charset.as_deref());
+    if charsets.any(looks_like_capitals) {
+        return None;
+    }
+    let (mut upper, mut lower, mut length) = (0_usize, 0_usize, 0_usize);
+    for line in context.body().pieces() {
+        // One word says nothing, and encoded data is no text.
+        let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        if words.clone().count() < 2 || words.take(2).all(|word| (60..=76).contains(&word.len())) {
+            continue;
+        }
+        length += line.len();
+        upper += line.iter().filter(|byte| byte.is_ascii_uppercase()).count();
+        lower += line.iter().filter(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()).count();
     }
     let percent = 100.0 * upper as f64 / (upper + lower).max(1) as f64;
-    plainly(upper + lower >= LEAST && percent > low && percent <= high)
+    plainly(length >= LEAST && percent > low && percent <= high)
 }
 
-/// `tvd_vertical_words(MIN, MAX)`: the share of lines with more than one word, in per cent.
+/// `tvd_vertical_words(MIN, MAX)`: the largest share of blanks in a paragraph, in per cent of its letters.
 fn vertical_words(context: &Context<'_>, arguments: &[String]) -> Option<String> {
-    const LEAST: usize = 5;
     let (low, high) = bounds(arguments)?;
-    let (mut lines, mut wordy) = (0_usize, 0_usize);
-    for line in context.subject().message.text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        lines += 1;
-        wordy += usize::from(line.contains(' '));
-    }
-    let percent = 100.0 * wordy as f64 / lines.max(1) as f64;
-    plainly(lines > LEAST && percent >= low && percent <= high)
+    let share = |line: &[u8]| {
+        let blanks = line.iter().filter(|byte| **byte == b' ').count();
+        let others = line.len() - blanks;
+        if blanks > others || others == 0 { 100 } else { 100 * blanks / others }
+    };
+    let largest = context.body().pieces().filter(|line| line.len() > 5).map(share).max();
+    let largest = largest.map_or(-1.0, |largest| largest as f64);
+    plainly(largest >= low && (high >= 100.0 || largest < high))
 }
 
 /// `check_bayes(MIN, MAX)`

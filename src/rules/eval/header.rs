@@ -3,6 +3,7 @@
 use mail_parser::DateTime;
 
 use super::{Context, Function, argument_matches, domain_of, plainly};
+use crate::message::{Header, Message};
 use crate::rules::definition::{Form, Piece};
 use crate::rules::view;
 
@@ -38,22 +39,50 @@ fn hours(text: &str) -> Option<f64> {
     Some(date.to_timestamp() as f64 / 3_600.0)
 }
 
-/// `check_for_shifted_date(MIN, MAX)`: by how many hours Date is ahead of the oldest time of arrival that is
-/// closest to it.
-fn shifted_date(context: &Context<'_>, arguments: &[String]) -> Option<String> {
-    let bound = |index: usize, default: f64| {
-        arguments
-            .get(index)
-            .and_then(|bound| if bound == "undef" { None } else { bound.parse().ok() })
-            .unwrap_or(default)
+/// Returns the first time in a text that looks like `1 Jan 2024 10:00:00 +0000`.
+fn time_in(text: &str) -> Option<f64> {
+    let is_clock = |word: &str| {
+        let pieces: Vec<&str> = word.split(':').collect();
+        pieces.len() == 3 && pieces.iter().all(|piece| piece.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    let (low, high) = (bound(0, f64::NEG_INFINITY), bound(1, f64::INFINITY));
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words
+        .windows(5)
+        .find(|words| words.get(3).is_some_and(|word| is_clock(word)))
+        .and_then(|words| hours(&words.join(" ")))
+}
+
+/// Returns the Received fields but those that fetching the message from a mailbox has left.
+fn hops_before_fetching(message: &Message) -> impl Iterator<Item = &Header> {
+    let is_own = |field: &Header| {
+        field.value.starts_with("from localhost ")
+            || field.value.contains("127.0.0.1")
+            || field.value.contains("invoked by uid ")
+    };
+    let is_fetched =
+        |field: &Header| field.value.contains("by localhost with ") && field.value.contains("(fetchmail-");
+    let mut ahead = message.headers_named("Received").peekable();
+    let own = usize::from(ahead.next_if(|field| is_own(field)).is_some());
+    let was_fetched = ahead.peek().is_some_and(|field| is_fetched(field));
+    message.headers_named("Received").skip(if was_fetched { own + 1 } else { 0 })
+}
+
+/// `check_for_shifted_date(MIN, MAX)`: by how many hours Date is ahead of the time of a hop, of those the one
+/// that is closest to it.
+fn shifted_date(context: &Context<'_>, arguments: &[String]) -> Option<String> {
+    let bound = |index: usize| arguments.get(index).and_then(|bound| bound.parse::<f64>().ok());
     let message = context.subject().message;
-    let sent = hours(&message.header("Date")?.value)?;
-    let arrivals =
-        message.headers_named("Received").filter_map(|field| hours(field.value.rsplit_once(';')?.1));
-    let closest = arrivals.map(|arrival| sent - arrival).min_by(|a, b| a.abs().total_cmp(&b.abs()))?;
-    plainly((low == f64::NEG_INFINITY || closest >= low) && (high == f64::INFINITY || closest < high))
+    let sent = ["Resent-Date", "Date"].into_iter().flat_map(|name| message.headers_named(name));
+    let sent = sent.filter_map(|field| hours(&field.value)).next();
+    let arrivals = hops_before_fetching(message).filter_map(|field| time_in(&field.value));
+    let mut differences: Vec<f64> =
+        sent.map(|sent| arrivals.map(|arrival| sent - arrival).collect()).unwrap_or_default();
+    // What the sender's own host wrote in the same second says nothing.
+    if differences.len() > 1 && differences.last() == Some(&0.0) {
+        differences.pop();
+    }
+    let closest = differences.into_iter().min_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or_default();
+    plainly(bound(0).is_none_or(|low| closest >= low) && bound(1).is_none_or(|high| closest < high))
 }
 
 /// `check_illegal_chars(FIELD, RATIO, COUNT)`: bytes that may not stand in a header.
@@ -79,13 +108,17 @@ fn illegal_chars(context: &Context<'_>, arguments: &[String]) -> Option<String> 
 
 /// The subject is all capitals.
 fn all_caps(context: &Context<'_>, _: &[String]) -> Option<String> {
-    let subject = context.subject().message.subject.trim();
-    let subject =
-        subject.trim_start_matches("Re:").trim_start_matches("RE:").trim_start_matches("FW:").trim();
-    let letters = subject.chars().filter(|c| c.is_alphabetic()).count();
-    let is_one_word = !subject.contains(char::is_whitespace);
-    let is_ascii_like = subject.chars().filter(|c| c.is_alphabetic()).all(|c| c.is_ascii());
-    plainly(letters >= 10 && !is_one_word && is_ascii_like && subject == subject.to_uppercase())
+    const ANSWERS: [&str; 10] = ["re:", "fwd:", "fw:", "aw:", "antwort:", "wg:", "sv:", "vb:", "vs:", "vl:"];
+    let mut subject = context.subject().message.subject.trim();
+    let is_answer = |subject: &str, prefix: &str| {
+        subject.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    while let Some(prefix) = ANSWERS.iter().find(|prefix| is_answer(subject, prefix)) {
+        subject = subject.get(prefix.len()..).unwrap_or_default().trim_start();
+    }
+    let mut letters = subject.bytes().filter(u8::is_ascii_alphabetic).peekable();
+    let is_long = subject.len() >= 10 && subject.contains(char::is_whitespace);
+    plainly(is_long && letters.peek().is_some() && letters.all(|letter| letter.is_ascii_uppercase()))
 }
 
 fn missing_to(context: &Context<'_>, _: &[String]) -> Option<String> {
@@ -287,25 +320,32 @@ fn freemail_header(context: &Context<'_>, arguments: &[String]) -> Option<String
     )
 }
 
-/// `check_freemail_replyto(replyto|reply)`: the answer goes to another free mailbox than the sender's.
+/// `check_freemail_replyto(replyto|reply)`: the answer goes to another free mailbox than the sender's, or the text
+/// names another than the one that is answered.
 fn freemail_reply_to(context: &Context<'_>, arguments: &[String]) -> Option<String> {
     let message = context.subject().message;
     if context.reverse_path().is_some_and(|path| is_for_bounces(&path)) {
         return None;
     }
-    let from = message.from.first()?.address.to_ascii_lowercase();
-    let reply_to = message.reply_to.first().map(|to| to.address.to_ascii_lowercase());
-    let differs = reply_to.as_ref().is_some_and(|to| is_freemail(context, to) && *to != from);
-    if differs && (is_freemail(context, &from) || arguments.first().is_some_and(|how| how == "reply")) {
+    let addresses = |mailboxes: &[crate::message::Mailbox]| -> Vec<String> {
+        let addresses = mailboxes.iter().map(|mailbox| mailbox.address.to_ascii_lowercase());
+        addresses.filter(|address| !address.is_empty()).collect()
+    };
+    let (from, reply_to) = (addresses(&message.from), addresses(&message.reply_to));
+    let is_free = |addresses: &[String]| addresses.iter().any(|address| is_freemail(context, address));
+    let (from_free, reply_free) = (is_free(&from), is_free(&reply_to));
+    if from_free && reply_free && !from.iter().any(|address| reply_to.contains(address)) {
         return plainly(true);
     }
     let is_reply = arguments.first().is_some_and(|how| how == "reply");
-    let sender = reply_to.filter(|to| is_freemail(context, to)).unwrap_or(from);
-    plainly(
-        is_reply
-            && is_freemail(context, &sender)
-            && in_text(context).any(|address| address != sender && is_freemail(context, &address)),
-    )
+    let answered = match is_reply {
+        false if !reply_free => return None,
+        true if !from_free || !reply_to.is_empty() && !reply_free => return None,
+        true if !reply_free => from,
+        _ => reply_to,
+    };
+    let mut named = in_text(context).filter(|address| is_freemail(context, address));
+    plainly(named.any(|address| answered.iter().any(|answered| *answered != address)))
 }
 
 fn freemail_body(context: &Context<'_>, arguments: &[String]) -> Option<String> {
@@ -314,13 +354,19 @@ fn freemail_body(context: &Context<'_>, arguments: &[String]) -> Option<String> 
     )
 }
 
-/// Returns the addresses that are written in the text.
-fn in_text<'c>(context: &'c Context<'_>) -> impl Iterator<Item = String> + 'c {
-    const MOST: usize = 100;
-    let words =
-        context.subject().message.text.split(|c: char| c.is_whitespace() || "<>\"'(),;:[]".contains(c));
-    words
-        .filter(|word| word.contains('@'))
-        .take(MOST)
-        .map(|word| word.trim_end_matches('.').to_ascii_lowercase())
+/// Returns the addresses that are written in the text or linked to, but those in angle brackets and in web
+/// addresses.
+fn in_text(context: &Context<'_>) -> impl Iterator<Item = String> {
+    const MOST: usize = 40;
+    let message = context.subject().message;
+    let linked = message.links.iter().filter_map(|link| {
+        let address = link.target.get(..7).filter(|start| start.eq_ignore_ascii_case("mailto:"))?;
+        link.target.get(address.len()..)?.split(['?', '&']).next()
+    });
+    let is_end = |c: char| c.is_whitespace() || "\"(),;:[]".contains(c);
+    let words = message.text.split(is_end).filter(|word| word.contains('@') && !word.contains('/'));
+    let written = words.filter(|word| !word.ends_with('>')).map(|word| word.trim_start_matches('<'));
+    let all =
+        linked.chain(written).map(|word| word.trim_end_matches(['.', '\'', '!', '?']).to_ascii_lowercase());
+    all.take(MOST).collect::<Vec<_>>().into_iter()
 }

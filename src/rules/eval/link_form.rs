@@ -1,8 +1,9 @@
 //! The form of links: SpamAssassin's `URIEval` and `HTTPSMismatch`.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
-use super::{Context, Function, org, plainly};
+use super::{Context, Function, number, org, plainly};
 use crate::message::{LinkSource, host};
 
 /// The functions of this family.
@@ -28,12 +29,28 @@ fn shown(context: &Context<'_>) -> impl Iterator<Item = (String, String)> {
     pairs.collect::<Vec<_>>().into_iter()
 }
 
-/// `check_https_http_mismatch(MIN, MAX)`: so many anchors, one of which shows another organisation's encrypted
-/// address than the one it leads to.
+/// `check_https_http_mismatch(MIN, MAX)`: so many anchors at least and fewer than that, one of which shows another
+/// organisation's encrypted address than the one it leads to.
 fn https_http_mismatch(context: &Context<'_>, arguments: &[String]) -> Option<String> {
-    let (low, high) = (arguments.first()?.parse::<usize>().ok()?, arguments.get(1)?.parse::<usize>().ok()?);
-    let differing = shown(context).filter(|(shown, target)| org(shown) != org(target)).count();
-    plainly((low..=high).contains(&differing))
+    let least = number(arguments, 0).unwrap_or(1.0);
+    let anchors = context.subject().message.links.iter().filter(|link| {
+        let is_web = link.target.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("http"));
+        link.source == LinkSource::Anchor && is_web && !link.text.is_empty()
+    });
+    let (mut targets, mut is_hit) = (HashSet::new(), false);
+    for link in anchors {
+        let Some(host) = link.host().filter(|host| psl::domain_str(host).is_some()) else { continue };
+        targets.insert(link.target.as_str());
+        let text = link.text.to_ascii_lowercase();
+        is_hit |= text.split("https://").skip(1).any(|rest| {
+            let shown =
+                rest.split(|c: char| c.is_whitespace() || "/:?#".contains(c)).next().unwrap_or_default();
+            let is_ip = shown.parse::<IpAddr>().is_ok();
+            (is_ip || psl::domain_str(shown).is_some()) && org(shown) != org(&host)
+        });
+    }
+    let anchors = targets.len() as f64;
+    plainly(is_hit && anchors >= least && number(arguments, 1).is_none_or(|most| anchors < most))
 }
 
 fn https_ip_mismatch(context: &Context<'_>, _: &[String]) -> Option<String> {

@@ -6,11 +6,13 @@ use memchr::memmem;
 
 use crate::message::Part;
 
-use super::{Context, Function, number, plainly};
+use super::{Context, Counter, Function, number, plainly};
 
-/// The functions of this family.
+/// The functions of this family that count.
+pub(super) const COUNTERS: &[(&str, Counter)] = &[("check_for_mime", fact)];
+
+/// The other functions of this family.
 pub(super) const FUNCTIONS: &[(&str, Function)] = &[
-    ("check_for_mime", fact),
     ("check_for_mime_html", has_html),
     ("check_for_mime_html_only", has_html_only),
     ("check_msg_parse_flags", parse_flag),
@@ -49,31 +51,52 @@ fn parts_of<'c>(context: &'c Context<'_>, media_type: &'static str) -> impl Iter
 }
 
 /// `check_for_mime(FACT)`
-fn fact(context: &Context<'_>, arguments: &[String]) -> Option<String> {
-    let parts = &context.subject().message.parts;
-    plainly(match arguments.first()?.as_str() {
-        "mime_base64_count" => parts.iter().any(|part| is_encoded(part, "base64")),
-        "mime_base64_encoded_text" => parts.iter().any(|part| {
+fn fact(context: &Context<'_>, arguments: &[String]) -> u32 {
+    let parts = context.subject().message.parts.iter();
+    let raw = context.subject().raw;
+    let quoted = parts
+        .clone()
+        .filter(|part| field(part, "Content-Transfer-Encoding").eq_ignore_ascii_case("quoted-printable"));
+    let count = match arguments.first().map(String::as_str).unwrap_or_default() {
+        "mime_base64_count" => parts.filter(|part| is_encoded(part, "base64")).count(),
+        "mime_base64_encoded_text" => {
             // Text that needs no encoding, and is not named as a file.
-            let is_ascii = part
-                .charset
-                .as_deref()
-                .is_none_or(|charset| matches!(charset, "us-ascii" | "ansi_x3.4-1968"));
-            part.media_type.starts_with("text/")
-                && is_encoded(part, "base64")
-                && is_ascii
-                && !is_attached(part)
-        }),
-        "mime_qp_count" => parts.iter().any(|part| is_encoded(part, "quoted-printable")),
-        "mime_qp_long_line" => {
-            let mut encoded = parts.iter().filter(|part| {
-                field(part, "Content-Transfer-Encoding").eq_ignore_ascii_case("quoted-printable")
-            });
-            encoded.any(|part| has_long_line(part.source(context.subject().raw)))
+            let is_needless = |part: &&Part| {
+                let charset = part.charset.as_deref();
+                part.media_type.starts_with("text/")
+                    && is_encoded(part, "base64")
+                    && charset.is_none_or(|charset| matches!(charset, "us-ascii" | "ansi_x3.4-1968"))
+                    && !is_attached(part)
+            };
+            usize::from(parts.clone().any(|part| is_needless(&part)))
         }
-        "mime_attachment" => parts.iter().any(is_attached),
-        _ => return None,
-    })
+        "mime_qp_count" => quoted.map(|part| escapes(part.source(raw))).sum(),
+        "mime_qp_long_line" => usize::from(quoted.map(|part| part.source(raw)).any(has_long_line)),
+        "mime_attachment" => parts.filter(|part| is_attached(part)).count(),
+        _ => 0,
+    };
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Counts the letters that are written as escapes without need (RFC 2045, section 6.7), white space at the end of
+/// lines aside.
+fn escapes(body: &[u8]) -> usize {
+    let is_needless = |at: &usize| match (body.get(at + 1), body.get(at + 2)) {
+        (Some(b'0'), Some(b'9')) => true,
+        (Some(b'3'), Some(low)) => matches!(low, b'0'..=b'9' | b'A' | b'B' | b'C' | b'E' | b'F'),
+        (Some(b'2' | b'4' | b'5' | b'6'), Some(low)) => matches!(low, b'0'..=b'9' | b'A'..=b'F'),
+        (Some(b'7'), Some(low)) => matches!(low, b'0'..=b'9' | b'A'..=b'E'),
+        _ => false,
+    };
+    let is_last = |at: &usize| {
+        let mut rest = body.get(*at..).unwrap_or_default();
+        while let Some(after) = rest.strip_prefix(b"=20").or_else(|| rest.strip_prefix(b"=09")) {
+            rest = after;
+        }
+        let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        rest.get(..end).unwrap_or_default().trim_ascii().is_empty()
+    };
+    memchr::memchr_iter(b'=', body).filter(|at| is_needless(at) && !is_last(at)).count()
 }
 
 /// Whether a line is longer than mail allows (RFC 5322, section 2.1.1).

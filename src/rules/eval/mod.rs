@@ -28,18 +28,29 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use crate::mail::Envelope;
-use crate::message::{self, Link, LinkSource, Mailbox, Markup, Message};
+use crate::message::{self, Header, Link, LinkSource, Mailbox, Markup, Message};
 
 use super::budget::Budget;
 use super::definition::Settings;
 use super::pattern::Pattern;
 use super::source::Source;
 use super::subject::Subject;
+use super::view::{self, View};
 
 use lists::Lists;
 
 /// A native test: the message and the arguments in the rule file.
 pub(super) type Function = fn(&Context<'_>, &[String]) -> Option<String>;
+
+/// A native test that counts; rules over other rules see the count.
+pub(super) type Counter = fn(&Context<'_>, &[String]) -> u32;
+
+/// A native test of either kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Native {
+    Says(Function),
+    Counts(Counter),
+}
 
 /// Reads the lists and patterns that the functions share, while rules are compiled: the first message would
 /// pay for it otherwise.
@@ -49,7 +60,11 @@ pub(super) fn prepare() {
 }
 
 /// Returns the function of a name.
-pub(super) fn find(name: &str) -> Option<Function> {
+pub(super) fn find(name: &str) -> Option<Native> {
+    let counter = mime::COUNTERS.iter().find(|(known, _)| *known == name);
+    if let Some((_, function)) = counter {
+        return Some(Native::Counts(*function));
+    }
     [
         sender::FUNCTIONS,
         links::FUNCTIONS,
@@ -74,7 +89,7 @@ pub(super) fn find(name: &str) -> Option<Function> {
     .into_iter()
     .flatten()
     .find(|(known, _)| *known == name)
-    .map(|(_, function)| *function)
+    .map(|(_, function)| Native::Says(*function))
 }
 
 /// What the functions take from the statements in rule files, prepared once; a family a field.
@@ -149,6 +164,7 @@ pub(super) struct Context<'a> {
     trail: OnceCell<relay::Trail>,
     markup: OnceCell<Vec<Markup>>,
     pdfs: OnceCell<pdf::Pdfs>,
+    body: OnceCell<View<'a>>,
 }
 
 /// A link to a web host.
@@ -165,7 +181,7 @@ impl<'a> Context<'a> {
         let from = message.from.first().cloned().unwrap_or_default();
         let from_domain = domain_of(&from.address);
         let reverse_path = envelope.mail.reverse_path.as_ref().map(|path| path.to_path());
-        let return_path = reverse_path.or_else(|| super::view::return_path(message));
+        let return_path = reverse_path.or_else(|| view::return_path(message));
         let signed = message.headers_named("DKIM-Signature").take(10).filter_map(|header| {
             let tags = header.value.split(';').map(str::trim);
             let domain = tags.filter_map(|tag| tag.strip_prefix("d=")).next()?;
@@ -186,6 +202,7 @@ impl<'a> Context<'a> {
             trail: OnceCell::new(),
             markup: OnceCell::new(),
             pdfs: OnceCell::new(),
+            body: OnceCell::new(),
             links: links
                 .filter_map(|link| {
                     let host = link.host()?;
@@ -226,6 +243,28 @@ impl<'a> Context<'a> {
     /// Returns what attached PDF files say.
     fn pdfs(&self) -> &pdf::Pdfs {
         self.pdfs.get_or_init(|| pdf::Pdfs::read(self))
+    }
+
+    /// Returns the paragraphs of the visible text, the subject first.
+    pub(super) fn body(&self) -> &View<'a> {
+        self.body.get_or_init(|| view::body(self.message))
+    }
+
+    /// Returns the header fields that hosts of a kind can have written: `trusted` or `internal` those down to
+    /// the Received field of the last such hop, `untrusted` or `external` those from it on.
+    pub(super) fn fields_of_hops(&self, kind: &str) -> impl Iterator<Item = &'a Header> {
+        let trail = self.trail();
+        let own =
+            if matches!(kind, "trusted" | "untrusted") { trail.trusted().len() } else { trail.internal() };
+        let is_own = matches!(kind, "trusted" | "internal");
+        let mut received = 0_usize;
+        self.message.headers.iter().filter(move |header| {
+            let is_received = header.name.eq_ignore_ascii_case("Received");
+            received += usize::from(is_received);
+            let is_after = received > own;
+            // The field of the border itself is of both.
+            is_own != is_after || is_own && is_received && received == own + 1
+        })
     }
 
     /// Returns the reverse-path: the envelope's, or that of a message that has been delivered.

@@ -150,6 +150,11 @@ impl Trail {
         self.relays.get(..self.trusted).unwrap_or_default()
     }
 
+    /// Returns how many of our own hops are internal.
+    pub(super) fn internal(&self) -> usize {
+        self.internal
+    }
+
     /// Returns the hops before ours, newest first.
     pub(super) fn untrusted(&self) -> &[Relay] {
         self.relays.get(self.trusted..).unwrap_or_default()
@@ -240,8 +245,8 @@ fn no_name_dotcom_helo(context: &Context<'_>, _: &[String]) -> Option<String> {
         "msn.com",
         "yahoo.com",
     ];
-    let hops = context.trail().untrusted().iter();
-    let hop = hops.filter(|hop| !hop.helo.is_empty() && !is_private(hop.ip)).next_back()?;
+    let mut hops = context.trail().untrusted().iter();
+    let hop = hops.rfind(|hop| !hop.helo.is_empty() && !is_private(hop.ip))?;
     let helo = hop.helo.to_ascii_lowercase();
     let is_below = |provider: &&str| {
         helo.strip_suffix(*provider).is_some_and(|before| before.is_empty() || before.ends_with('.'))
