@@ -24,12 +24,17 @@ fn bare_link(word: &str) -> Option<String> {
         return mailbox(word, at);
     }
     let word = word.trim_start_matches(|c: char| c.is_ascii_punctuation());
-    let word = word.trim_end_matches(|c: char| "-~!@#^&*()_+=:;'?,.".contains(c));
     let end = word.find([':', '/']).unwrap_or(word.len());
     let (host, rest) = word.split_at_checked(end)?;
-    let is_host = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let is_host = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
+    // A port of at most five digits, and a path; nothing else may follow.
+    let port = rest.strip_prefix(':').unwrap_or_default().split('/').next()?;
+    let path = rest.strip_prefix(':').map_or(rest, |rest| rest.get(port.len()..).unwrap_or_default());
+    let is_port = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
     let is_place =
-        rest.is_empty() || rest.starts_with('/') || rest.get(1..2)?.bytes().all(|byte| byte.is_ascii_digit());
+        is_port && rest.starts_with(':') != port.is_empty() && (path.is_empty() || path.starts_with('/'));
+    let word = word.trim_end_matches(|c: char| "-~!@#^&*()_+=:;'?,.".contains(c));
     (is_host && is_place && has_known_end(host)).then(|| format!("http://{word}"))
 }
 
@@ -67,8 +72,9 @@ mod tests {
             ("mailto:a@example.com?subject=x", &["mailto:a@example.com?subject=x"]),
             ("Email:a@example.com.", &["mailto:a@example.com"]),
             ("see example.com/x?y=1.", &["http://example.com/x?y=1"]),
-            ("(example.co.uk) example.com:8080/", &["http://example.co.uk", "http://example.com:8080/"]),
+            ("example.co.uk example.com:8080/", &["http://example.co.uk", "http://example.com:8080/"]),
             ("http://example.com www.example.com", &[]),
+            ("example.com. example.com, example.com:586: a_b.com", &["http://example.com"]),
             ("file.nosuchtld 1.5 e.g. a..com .com com", &[]),
             ("@example.com a@b ü@example.com", &[]),
         ] {

@@ -194,14 +194,18 @@ fn forged_provider(context: &Context<'_>, domain: &str, hosts: &[&str]) -> Optio
     if from != domain {
         return None;
     }
-    let was_there = message.headers_named("Received").any(|field| {
-        relay(&field.value).is_some_and(|relay| {
-            hosts.iter().any(|host| {
-                relay.name.to_ascii_lowercase().ends_with(host)
-                    || relay.by.to_ascii_lowercase().ends_with(host)
-            })
-        }) || hosts.iter().any(|host| field.value.to_ascii_lowercase().contains(&format!(".{host}")))
-    });
+    let is_theirs = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        hosts.iter().any(|host| name.strip_suffix(host).is_some_and(|before| before.ends_with('.')))
+    };
+    // Only what our own hosts saw counts, and what their web pages and servers write.
+    let trail = context.trail();
+    let seen = trail.trusted().iter().chain(trail.untrusted().first());
+    let taken = message
+        .headers_named("Received")
+        .filter_map(|field| relay(&field.value))
+        .any(|hop| is_theirs(&hop.by));
+    let was_there = seen.clone().any(|hop| is_theirs(&hop.name)) || taken;
     let is_signed = message
         .headers_named("DKIM-Signature")
         .any(|field| hosts.iter().any(|host| field.value.contains(host)));

@@ -35,7 +35,9 @@ pub(super) fn text(context: &Context<'_>, name: &str, form: Form) -> Option<Stri
 }
 
 fn hours(text: &str) -> Option<f64> {
-    let date = DateTime::parse_rfc822(text.trim())?;
+    let text = text.trim();
+    // Without a zone, it is taken for that of Greenwich.
+    let date = DateTime::parse_rfc822(text).or_else(|| DateTime::parse_rfc822(&format!("{text} +0000")))?;
     Some(date.to_timestamp() as f64 / 3_600.0)
 }
 
@@ -85,24 +87,37 @@ fn shifted_date(context: &Context<'_>, arguments: &[String]) -> Option<String> {
     plainly(bound(0).is_none_or(|low| closest >= low) && bound(1).is_none_or(|high| closest < high))
 }
 
+/// Returns the bytes of the first field of a name in a header, without its name.
+fn raw_field(header: &[u8], name: &str) -> Option<Vec<u8>> {
+    let mut lines = header.split_inclusive(|byte| *byte == b'\n');
+    let rest = lines.find_map(|line| {
+        let (start, rest) = line.split_at_checked(name.len())?;
+        start.eq_ignore_ascii_case(name.as_bytes()).then(|| rest.strip_prefix(b":")).flatten()
+    })?;
+    let folded = lines.take_while(|line| line.starts_with(b" ") || line.starts_with(b"\t"));
+    Some(std::iter::once(rest).chain(folded).collect::<Vec<_>>().concat())
+}
+
 /// `check_illegal_chars(FIELD, RATIO, COUNT)`: bytes that may not stand in a header.
 fn illegal_chars(context: &Context<'_>, arguments: &[String]) -> Option<String> {
     let name = arguments.first()?;
     let ratio: f64 = arguments.get(1)?.parse().ok()?;
     let least: usize = arguments.get(2)?.parse().ok()?;
     let raw = context.subject().raw.get(..context.subject().message.body_offset)?;
-    let field = if name == "ALL" {
-        raw.to_vec()
-    } else {
-        view::header(&name.to_ascii_lowercase(), Form { is_raw: true, ..Form::default() }, context)?
-    };
+    // The bytes themselves: what is no text has become something else in the parsed fields.
+    let field = if name == "ALL" { raw.to_vec() } else { raw_field(raw, name)? };
     let is_control = |byte: &u8| *byte < 0x20 && !matches!(*byte, b'\t' | b'\n' | b'\r');
     let is_illegal = |byte: &u8| *byte >= 0x7f || is_control(byte);
     // A header in well-formed UTF-8 is legal today (RFC 6532).
     if !field.is_ascii() && std::str::from_utf8(&field).is_ok() && !field.iter().any(is_control) {
         return None;
     }
-    let illegal = field.iter().filter(|byte| is_illegal(byte)).count();
+    let mut illegal = field.iter().filter(|byte| is_illegal(byte)).count();
+    // A sign for cents, pounds or trade marks may stand in a subject.
+    let signs = field.iter().filter(|byte| matches!(**byte, 0xa2 | 0xa3 | 0xae)).count();
+    if name.eq_ignore_ascii_case("Subject") && signs == 1 {
+        illegal = illegal.saturating_sub(1);
+    }
     plainly(illegal >= least && illegal as f64 / field.len().max(1) as f64 >= ratio)
 }
 

@@ -246,7 +246,7 @@ fn no_name_dotcom_helo(context: &Context<'_>, _: &[String]) -> Option<String> {
         "yahoo.com",
     ];
     let mut hops = context.trail().untrusted().iter();
-    let hop = hops.rfind(|hop| !hop.helo.is_empty() && !is_private(hop.ip))?;
+    let hop = hops.rfind(|hop| !is_private(hop.ip))?;
     let helo = hop.helo.to_ascii_lowercase();
     let is_below = |provider: &&str| {
         helo.strip_suffix(*provider).is_some_and(|before| before.is_empty() || before.ends_with('.'))
