@@ -51,7 +51,8 @@ impl Built {
     pub(super) async fn new(config: &Config, stores: &Stores) -> anyhow::Result<Self> {
         let quarantine = open_quarantine(config, &stores.folder).await?;
         let rules = super::rules::rules(config)?;
-        let scanner = Scanner::new(scan_config(config), rules, stores.learned.clone());
+        let scanner = Scanner::new(scan_config(config), rules, stores.learned.clone())
+            .context("starting the threads that scan")?;
         if !config.scan_exempt_networks.is_empty() {
             let networks: Vec<String> = config.scan_exempt_networks.iter().map(ToString::to_string).collect();
             tracing::warn!(networks = networks.join(", "), "mail of these clients is not scanned");

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
@@ -62,7 +63,7 @@ pub async fn scanner(config: &Config) -> anyhow::Result<Scanner> {
         )
         .await?
     };
-    Ok(Scanner::new(scan_config(config), rules(config)?, learned))
+    Scanner::new(scan_config(config), rules(config)?, learned).context("starting the threads that scan")
 }
 
 async fn learned(folder: &Folder) -> anyhow::Result<Learned> {

@@ -28,7 +28,7 @@ async fn service(may_teach: bool) -> Current {
     let rules = Rules { inbound: rules(), outbound: rules(), organisation: Organisation::default() };
     let config = scan::Config { concurrency: 2, timeout: Duration::from_secs(10) };
     Arc::new(ArcSwap::from_pointee(Service {
-        scanner: Scanner::new(config, rules, learned),
+        scanner: Scanner::new(config, rules, learned).unwrap(),
         policy: Policy {
             thresholds: Thresholds::new(4.0, 6.0, 20.0).unwrap(),
             on_degraded: OnDegraded::Ignore,

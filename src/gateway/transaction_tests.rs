@@ -216,7 +216,7 @@ impl House {
                 clock: Arc::clone(&clock),
             },
             relay: Relay::new(crate::relay::Config::new(next_hop, "gw.example")),
-            scanner: Scanner::new(config, rules, learned),
+            scanner: Scanner::new(config, rules, learned).unwrap(),
             unscanned: Arc::new(["0.0.0.0/0".parse().unwrap()]),
             policy: policy(100.0, &[]),
             marking: Marking::Id,

@@ -76,7 +76,10 @@ pub fn relay(value: &str) -> Option<Relay> {
         // Postfix and sendmail: what was said first, the name of the address in the comment.
         None => {
             relay.helo = if first.starts_with('[') { first.to_owned() } else { first_host.to_owned() };
-            relay.name = name_in_comment.0;
+            // Exim leaves out what was said where that is the name of the address.
+            let is_exim = value.contains("(Exim ") && !first.starts_with('[');
+            let is_same = is_exim && name_in_comment.0.is_empty() && first_host.contains('.');
+            relay.name = if is_same { first_host.to_owned() } else { name_in_comment.0 };
             relay.ident = name_in_comment.1;
         }
     }
@@ -168,6 +171,10 @@ mod tests {
         check(
             "from host.example.org ([192.0.2.4] helo=mail.example.org) by in.example.net with esmtp",
             Some(("192.0.2.4", "host.example.org", "mail.example.org", "in.example.net")),
+        );
+        check(
+            "from host.example.org ([192.0.2.4]:4711) by in.example.net with esmtps (Exim 4.93) id 1",
+            Some(("192.0.2.4", "host.example.org", "host.example.org", "in.example.net")),
         );
         check(
             "from unknown (HELO mail) (192.0.2.5) by in.example.net with SMTP; 1 Jan",

@@ -1,7 +1,8 @@
 //! Runs all analysers over one message, under one deadline.
 //!
 //! The current rule sets and model are held here and swapped whole. Scanning is work for a processor, so
-//! it leaves the async threads through one bounded door. An analyser that panics or runs out of time adds
+//! it leaves the async threads through one bounded door, for threads of its own: patterns keep caches for each
+//! thread that uses them. An analyser that panics or runs out of time adds
 //! a [`Degraded`] and takes nobody else's findings away. This module knows no SMTP and no policy.
 
 mod learned;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use crossbeam_channel::Sender;
 use tokio::sync::Semaphore;
 
 pub use learned::{Learned, LearnedError};
@@ -89,15 +91,36 @@ pub struct Scanner {
 struct Shared {
     config: Config,
     door: Arc<Semaphore>,
+    work: Sender<Work>,
     rules: ArcSwap<Rules>,
     learned: Learned,
 }
 
+/// What a thread of the scanner does.
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Starts threads that work until nobody can hand them anything more.
+fn start(threads: usize) -> std::io::Result<Sender<Work>> {
+    // As many at a time as there are threads: who is let through the door never waits here.
+    let (sender, receiver) = crossbeam_channel::bounded::<Work>(threads);
+    for number in 1..=threads {
+        let receiver = receiver.clone();
+        let work = move || receiver.into_iter().for_each(|work| work());
+        std::thread::Builder::new().name(format!("scan-{number}")).spawn(work)?;
+    }
+    Ok(sender)
+}
+
 impl Scanner {
     /// Makes a scanner from rules and what has been learned.
-    pub fn new(config: Config, rules: Rules, learned: Learned) -> Self {
-        let door = Arc::new(Semaphore::new(config.concurrency.max(1)));
-        Scanner { shared: Arc::new(Shared { config, door, rules: ArcSwap::from_pointee(rules), learned }) }
+    ///
+    /// # Errors
+    /// The system starts no more threads.
+    pub fn new(config: Config, rules: Rules, learned: Learned) -> std::io::Result<Self> {
+        let threads = config.concurrency.max(1);
+        let (door, work) = (Arc::new(Semaphore::new(threads)), start(threads)?);
+        let rules = ArcSwap::from_pointee(rules);
+        Ok(Scanner { shared: Arc::new(Shared { config, door, work, rules, learned }) })
     }
 
     /// Scans one message. A scan that was begun never fails: what could not be done is in `degraded`.
@@ -111,12 +134,17 @@ impl Scanner {
         let Ok(Ok(permit)) = turn else { return Err(Busy) };
         let shared = Arc::clone(&self.shared);
         let envelope = envelope.clone();
-        let work = tokio::task::spawn_blocking(move || {
+        let (done, scanned) = tokio::sync::oneshot::channel();
+        let work = move || {
+            let scanned = catch_unwind(AssertUnwindSafe(|| shared.analyse(&body, &envelope)));
             // The permit travels with the work: a scan that overran its time still counts as one.
-            let _permit = permit;
-            shared.analyse(&body, &envelope)
-        });
-        let mut scanned = match tokio::time::timeout(timeout, work).await {
+            drop(permit);
+            // Who waited may be gone.
+            scanned.map(|scanned| done.send(scanned).ok()).ok();
+        };
+        // The channel has room for whom the door lets through; what it refuses is told like what stopped.
+        self.shared.work.try_send(Box::new(work)).ok();
+        let mut scanned = match tokio::time::timeout(timeout, scanned).await {
             Ok(Ok(scanned)) => scanned,
             Ok(Err(_)) => nothing("stopped"),
             Err(_) => nothing("deadline"),
@@ -218,7 +246,7 @@ mod tests {
         let learned = Learned::open(&records, Arc::new(Memory::default()), key).await.unwrap();
         let rules =
             Rules { inbound, outbound: RuleSet::compile(&[]).0, organisation: Organisation::default() };
-        Scanner::new(Config { concurrency: 1, timeout }, rules, learned)
+        Scanner::new(Config { concurrency: 1, timeout }, rules, learned).unwrap()
     }
 
     fn envelope() -> Envelope {

@@ -62,7 +62,7 @@ impl House {
                 clock: Arc::clone(&clock),
             },
             relay: Relay::new(crate::relay::Config::new(nowhere, "gw.example")),
-            scanner: Scanner::new(config, rules, learned),
+            scanner: Scanner::new(config, rules, learned).unwrap(),
             unscanned: Arc::new([]),
             policy: Arc::new(Policy {
                 thresholds: Thresholds::new(4.0, 6.0, 20.0).unwrap(),
