@@ -51,7 +51,7 @@ macro_rules! way_keys {
             },
             Key {
                 name: concat!($table, ".quarantine"),
-                default: "6.0",
+                default: "5.0",
                 meaning: "Score from which it is kept until a person decides.",
                 set: |c, v| value::number(v).map(|x| c.$way.quarantine = x),
             },
