@@ -113,7 +113,11 @@ pub(super) fn rules(config: &Config) -> anyhow::Result<Rules> {
         Ok(rules)
     };
     let domains = config.inbound.domains.iter().map(|domain| domain.as_str().to_ascii_lowercase());
-    let organisation = Organisation { domains: domains.collect(), people: config.people.clone() };
+    let organisation = Organisation {
+        domains: domains.collect(),
+        people: config.people.clone(),
+        authserv_ids: config.authserv_ids.clone(),
+    };
     Ok(Rules { inbound: compile(Direction::Inbound)?, outbound: compile(Direction::Outbound)?, organisation })
 }
 

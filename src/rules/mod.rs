@@ -3,6 +3,7 @@
 //! [`RuleSet::compile`] reads `.cf` files and reports every line it cannot use; [`RuleSet::evaluate`] runs
 //! the rules over a message. A filter for words decides which patterns run over a text. Everything is linear in the message and bounded in the rules.
 
+mod authentication;
 mod bare_link;
 mod budget;
 mod builtin;

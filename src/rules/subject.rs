@@ -29,7 +29,8 @@ impl<'a> Subject<'a> {
     /// Makes a subject of which nothing is known but the message and its envelope.
     pub fn new(message: &'a Message, raw: &'a [u8], envelope: &'a Envelope) -> Self {
         static EVIDENCE: Evidence = Evidence { bayes: None, authentication: None };
-        static ORGANISATION: Organisation = Organisation { domains: Vec::new(), people: Vec::new() };
+        static ORGANISATION: Organisation =
+            Organisation { domains: Vec::new(), people: Vec::new(), authserv_ids: Vec::new() };
         Subject { message, raw, envelope, evidence: &EVIDENCE, organisation: &ORGANISATION }
     }
 }
@@ -86,4 +87,6 @@ pub struct Organisation {
     pub domains: Vec<String>,
     /// People whose names are worth imitating, with their addresses.
     pub people: Vec<Mailbox>,
+    /// Names under which hosts of its own note what they found on a sender's authenticity (RFC 8601).
+    pub authserv_ids: Vec<String>,
 }

@@ -258,6 +258,7 @@ fn every_built_in_rule_compiles_hits_and_misses_as_its_examples_say() {
             name: "Robin Example".to_owned(),
             address: "robin@lazaret-test.org".to_owned(),
         }],
+        authserv_ids: vec!["mx.lazaret-test.org".to_owned()],
     };
     for (direction, examples) in EXAMPLES {
         let (set, problems) = RuleSet::compile(&RuleSet::built_in_sources(direction));
@@ -283,7 +284,9 @@ fn every_built_in_rule_compiles_hits_and_misses_as_its_examples_say() {
                 message.header("Return-Path").map(|path| path.value.trim_matches(['<', '>']).to_owned());
             let envelope = envelope(direction, &sender.unwrap_or_default(), &recipients);
             let mut subject = Subject::new(&message, raw.as_bytes(), &envelope);
-            subject.organisation = &organisation;
+            let authentication = Authentication::read(&message, &organisation.authserv_ids);
+            let evidence = Evidence { bayes: None, authentication };
+            (subject.organisation, subject.evidence) = (&organisation, &evidence);
             let hits = set.hits(&subject);
             for word in head.split_whitespace().filter(|word| word.starts_with(['+', '-'])) {
                 let (expected, name) = (word.starts_with('+'), word.trim_start_matches(['+', '-']));

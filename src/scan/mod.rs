@@ -25,7 +25,7 @@ use crate::learn::Opinion;
 use crate::mail::{Direction, Envelope};
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Histogram};
-use crate::rules::{Evidence, Organisation, RuleSet, Subject};
+use crate::rules::{Authentication, Evidence, Organisation, RuleSet, Subject};
 use crate::verdict::{Degraded, Finding, Scan, Symbol};
 
 /// Limits of scanning.
@@ -185,8 +185,10 @@ impl Shared {
         // What was learned is weighed once: by the rules that ask for it, or else by the filter itself.
         scan.findings.extend(opinion.as_ref().filter(|_| !set.weighs_learned()).map(Opinion::finding));
         let evaluation = guarded(&mut scan, "rules", || {
-            let evidence =
-                Evidence { bayes: opinion.map(|opinion| opinion.probability), authentication: None };
+            let evidence = Evidence {
+                bayes: opinion.map(|opinion| opinion.probability),
+                authentication: Authentication::read(&message, &rules.organisation.authserv_ids),
+            };
             set.evaluate(&Subject {
                 message: &message,
                 raw: body,
@@ -244,8 +246,9 @@ mod tests {
         let records = Records::in_memory().await.unwrap();
         let key = FeatureKey::from_bytes([0; 32]);
         let learned = Learned::open(&records, Arc::new(Memory::default()), key).await.unwrap();
-        let rules =
-            Rules { inbound, outbound: RuleSet::compile(&[]).0, organisation: Organisation::default() };
+        let organisation =
+            Organisation { authserv_ids: vec!["mx.example.net".to_owned()], ..Organisation::default() };
+        let rules = Rules { inbound, outbound: RuleSet::compile(&[]).0, organisation };
         Scanner::new(Config { concurrency: 1, timeout }, rules, learned).unwrap()
     }
 
@@ -256,6 +259,24 @@ mod tests {
             client: Client { helo: String::new(), ..Client::new("192.0.2.1:25".parse().unwrap()) },
             mail: Mail::default(),
             recipients: vec![Address::parse("alice@example.org").unwrap().into()],
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_server_in_front_has_verified_is_known_to_rules() {
+        let rules = "header A eval:check_dmarc_reject()\nheader B eval:check_for_spf_pass()";
+        let rules = RuleSet::compile(&[rules::Source::new("a.cf", rules.as_bytes())]).0;
+        let scanner = scanner_with(rules, Duration::from_secs(5)).await;
+        let mail = |id: &str| {
+            format!(
+                "Authentication-Results: {id}; spf=pass smtp.mailfrom=a@example.org; dmarc=fail (p=reject)\r\n\
+                 From: a@example.org\r\n\r\nx\r\n"
+            )
+        };
+        for (id, expected) in [("mx.example.net", &["A", "B"][..]), ("mx.example.com", &[])] {
+            let scanned = scanner.scan(mail(id).into_bytes().into(), &envelope()).await.unwrap();
+            let symbols = scanned.scan.findings.iter().map(|finding| finding.symbol.as_str());
+            assert_eq!(symbols.collect::<Vec<_>>(), expected);
         }
     }
 

@@ -58,7 +58,15 @@ pub(super) static FIRST: [Key; 4] = [
     },
 ];
 
-pub(super) static LAST: [Key; 14] = [
+pub(super) static LAST: [Key; 15] = [
+    Key {
+        name: "scan.authserv_ids",
+        default: "[]",
+        meaning: "Names under which servers in front of this one write Authentication-Results (RFC 8601): what they\n\
+                  say of SPF, DKIM, DMARC and ARC is believed. They must remove such fields that bear their names\n\
+                  from what they receive.",
+        set: |c, v| value::texts(v, |text| Ok(text.to_owned())).map(|x| c.authserv_ids = x),
+    },
     Key {
         name: "scan.concurrency",
         default: "0",

@@ -170,6 +170,7 @@ mod tests {
         let organisation = Organisation {
             domains: vec!["example.org".to_owned()],
             people: vec![Mailbox { name: "Anna Smith".to_owned(), address: "anna@example.org".to_owned() }],
+            ..Organisation::default()
         };
         let evidence = Evidence::default();
         let subject = Subject {

@@ -34,7 +34,7 @@ use super::budget::Budget;
 use super::definition::Settings;
 use super::pattern::Pattern;
 use super::source::Source;
-use super::subject::Subject;
+use super::subject::{Outcome, Subject};
 use super::view::{self, View};
 
 use lists::Lists;
@@ -157,7 +157,7 @@ pub(super) struct Context<'a> {
     from_org: String,
     /// The domain of the reverse-path, lower case; empty where there is none.
     return_domain: String,
-    /// The organisational domains that DKIM signatures name. They are read, not verified.
+    /// The organisational domains that DKIM signatures name: those that hold, where they were verified.
     dkim_orgs: Vec<String>,
     /// Links to web hosts, those in attachments left out.
     links: Vec<WebLink<'a>>,
@@ -182,11 +182,20 @@ impl<'a> Context<'a> {
         let from_domain = domain_of(&from.address);
         let reverse_path = envelope.mail.reverse_path.as_ref().map(|path| path.to_path());
         let return_path = reverse_path.or_else(|| view::return_path(message));
-        let signed = message.headers_named("DKIM-Signature").take(10).filter_map(|header| {
+        let claimed = message.headers_named("DKIM-Signature").take(10).filter_map(|header| {
             let tags = header.value.split(';').map(str::trim);
             let domain = tags.filter_map(|tag| tag.strip_prefix("d=")).next()?;
             Some(org(&domain.trim().to_ascii_lowercase()).to_owned())
         });
+        // Where signatures were verified, one that does not hold names nobody.
+        let verified = subject.evidence.authentication.as_ref().filter(|found| !found.dkim.is_empty());
+        let signed: Vec<String> = match verified {
+            Some(found) => {
+                let held = found.dkim.iter().filter(|(_, outcome)| *outcome == Outcome::Pass);
+                held.map(|(signer, _)| org(signer).to_owned()).collect()
+            }
+            None => claimed.collect(),
+        };
         let links = message.links.iter().filter(|link| link.source != LinkSource::Attachment);
         Context {
             subject: *subject,
@@ -198,7 +207,7 @@ impl<'a> Context<'a> {
             from_domain,
             from,
             return_domain: return_path.as_deref().map(domain_of).unwrap_or_default(),
-            dkim_orgs: signed.collect(),
+            dkim_orgs: signed,
             trail: OnceCell::new(),
             markup: OnceCell::new(),
             pdfs: OnceCell::new(),
