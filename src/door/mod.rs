@@ -87,6 +87,29 @@ impl Answer {
     fn findings(&self) -> &[Finding] {
         &self.scanned.scan.findings
     }
+
+    fn symbols(&self, separator: &str) -> String {
+        let mut names: Vec<&str> = self.findings().iter().map(|finding| finding.symbol.as_str()).collect();
+        names.sort_unstable();
+        names.join(separator)
+    }
+
+    /// The fields that mark a message, as SpamAssassin writes them.
+    fn marks(&self) -> Vec<(&'static str, String)> {
+        let (score, required) = (self.score(), self.required());
+        let yes = if self.is_spam() { "Yes" } else { "No" };
+        let tests = self.symbols(",");
+        let tests = if tests.is_empty() { "none" } else { &tests };
+        let level: String = (1..=50).take_while(|star| f64::from(*star) <= score).map(|_| '*').collect();
+        let status = format!("{yes}, score={score:.1} required={required:.1} tests={tests} autolearn=no");
+        let mut marks = vec![("X-Spam-Status", status)];
+        if self.is_spam() {
+            marks.push(("X-Spam-Flag", "YES".to_owned()));
+        }
+        marks.push(("X-Spam-Level", level));
+        marks.push(("X-Spam-Checker-Version", concat!("Lazaret ", env!("CARGO_PKG_VERSION")).to_owned()));
+        marks
+    }
 }
 
 impl Service {

@@ -117,6 +117,17 @@ fn as_json(answer: &Answer) -> serde_json::Value {
             )
         })
         .collect();
+    let marks = answer.marks();
+    let added: serde_json::Map<String, serde_json::Value> = marks
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), json!({ "value": value, "order": 0 })))
+        .collect();
+    // What came with such names is not ours.
+    let removed: serde_json::Map<String, serde_json::Value> =
+        ["X-Spam-Status", "X-Spam-Flag", "X-Spam-Level", "X-Spam-Checker-Version"]
+            .iter()
+            .map(|name| ((*name).to_owned(), json!(0)))
+            .collect();
     let message = &answer.scanned.message;
     let id = message.header("Message-ID").map(|field| field.value.trim().trim_matches(['<', '>']).to_owned());
     json!({
@@ -130,6 +141,7 @@ fn as_json(answer: &Answer) -> serde_json::Value {
         "action": action,
         "symbols": symbols,
         "messages": {},
+        "milter": { "add_headers": added, "remove_headers": removed },
         "message-id": id.unwrap_or_else(|| "undef".to_owned()),
         "time_real": answer.scanned.scan.elapsed.as_secs_f64(),
     })

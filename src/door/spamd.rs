@@ -178,7 +178,7 @@ async fn respond(head: &Head, raw: Bytes, service: &Service) -> Result<Vec<u8>, 
     let question = Question { recipients, ..Question::default() };
     let answer = service.ask(raw.clone(), question).await.map_err(|_| Failure::Temporary)?;
     let body = match head.method.as_str() {
-        "SYMBOLS" => symbols(&answer, ",").into_bytes(),
+        "SYMBOLS" => answer.symbols(",").into_bytes(),
         "REPORT" => report(&answer).into_bytes(),
         "REPORT_IFSPAM" if answer.is_spam() => report(&answer).into_bytes(),
         "PROCESS" => marked(&answer, &raw, true),
@@ -214,12 +214,6 @@ async fn tell(head: &Head, raw: Bytes, service: &Service) -> Result<Vec<u8>, Fai
     Ok(format!("SPAMD/1.1 0 EX_OK\r\n{did}Content-length: 2\r\n\r\n\r\n").into_bytes())
 }
 
-fn symbols(answer: &Answer, separator: &str) -> String {
-    let mut names: Vec<&str> = answer.findings().iter().map(|finding| finding.symbol.as_str()).collect();
-    names.sort_unstable();
-    names.join(separator)
-}
-
 /// Writes the table of what was found, for people.
 fn report(answer: &Answer) -> String {
     let mut out = format!(
@@ -246,26 +240,13 @@ fn plain(text: &str) -> String {
 
 /// Returns the message, or its header alone, with our fields on top.
 fn marked(answer: &Answer, raw: &Bytes, with_body: bool) -> Vec<u8> {
-    let (score, required) = (answer.score(), answer.required());
-    let yes = if answer.is_spam() { "Yes" } else { "No" };
-    let tests = symbols(answer, ",");
-    let tests = if tests.is_empty() { "none" } else { &tests };
-    let level: String = (1..=50).take_while(|star| f64::from(*star) <= score).map(|_| '*').collect();
-    let status = format!("{yes}, score={score:.1} required={required:.1} tests={tests} autolearn=no");
-    let version = concat!("Lazaret ", env!("CARGO_PKG_VERSION"));
     let mut edits = HeaderEdits::new();
-    let mut add = |name: &str, value: &str| {
-        if edits.prepend(name, value).is_err() {
+    for (name, value) in answer.marks() {
+        if edits.prepend(name, &value).is_err() {
             // Our own names and numbers always fit; symbols are letters, digits and `_`.
             tracing::error!(name, "a field could not be added");
         }
-    };
-    add("X-Spam-Status", &status);
-    if answer.is_spam() {
-        add("X-Spam-Flag", "YES");
     }
-    add("X-Spam-Level", &level);
-    add("X-Spam-Checker-Version", version);
     let forged = |name: &str| name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("x-spam-"));
     let mut message = edits.apply(raw, forged).concat();
     if let Some(end) = head_end(&message).filter(|_| !with_body) {

@@ -134,6 +134,8 @@ async fn rspamc_is_answered_as_by_rspamd() {
         (StatusCode::OK, &"add header".into(), &7.1.into())
     );
     assert_eq!(answer["symbols"]["EATS"]["description"], "It speaks of meat: “spam”.");
+    assert_eq!(answer["milter"]["add_headers"]["X-Spam-Flag"]["value"], "YES");
+    assert_eq!(answer["milter"]["remove_headers"]["X-Spam-Level"], 0);
     assert_eq!(ask("/checkv2", vec![b'a'; 20_000]).await.0, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(ask("/learnspam", MAIL.as_bytes().to_vec()).await.0, StatusCode::OK);
     assert_eq!(ask("/learnspam", MAIL.as_bytes().to_vec()).await.0, StatusCode::ALREADY_REPORTED);
