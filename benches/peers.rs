@@ -1,6 +1,6 @@
 //! Lazaret beside the filters that it stands in for, over the same messages, in one run on one machine.
 //!
-//! `LAZARET_BENCH_FOLDER=DIR cargo bench --bench peers`. Needs Debian's `spamassassin`, `spamd` and `rspamd`.
+//! `LAZARET_BENCH_FOLDER=DIR cargo bench --bench peers [stock|own]`. Needs Debian's `spamassassin`, `spamd` and `rspamd`.
 //! Part one: SpamAssassin's stock rules, here and in `spamd -L`, with as many workers as there are cores.
 //! Part two: our own rules and filter against Rspamd's stock configuration without its network modules,
 //! through the same eight connections of `/checkv2`. Everything runs on loopback, in a temporary folder.
@@ -44,8 +44,14 @@ fn main() {
     let bytes: usize = messages.iter().map(Vec::len).sum();
     println!("{} messages, {} bytes on average", messages.len(), bytes / messages.len().max(1));
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    stock_rules(&messages, workers);
-    own_rules(&messages);
+    // `cargo bench` adds arguments of its own.
+    let only: Vec<String> = std::env::args().filter(|word| word == "stock" || word == "own").collect();
+    if only.is_empty() || only.contains(&"stock".to_owned()) {
+        stock_rules(&messages, workers);
+    }
+    if only.is_empty() || only.contains(&"own".to_owned()) {
+        own_rules(&messages);
+    }
 }
 
 fn read(folder: &Path, messages: &mut Vec<Vec<u8>>) {
@@ -147,6 +153,8 @@ fn stock_rules(messages: &[Vec<u8>], workers: usize) {
             let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
             write!(stream, "CHECK SPAMC/1.5\r\nContent-length: {}\r\n\r\n", raw.len()).unwrap();
             stream.write_all(raw).unwrap();
+            // As `spamc` does: spamd waits for the end of the last line.
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             assert!(answer.contains("EX_OK"), "{answer}");
