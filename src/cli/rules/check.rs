@@ -88,7 +88,10 @@ fn kinds(set: &RuleSet) -> BTreeMap<&'static str, usize> {
 
 fn at_stake(set: &RuleSet) -> f64 {
     let points = set.unsupported().iter().filter(|rule| !rule.rule.starts_with("__"));
-    points.filter_map(|rule| rule.scores.get(SET)).map(|points| points.abs()).sum()
+    points
+        .filter_map(|rule| rule.scores.get(SET))
+        .map(|points| points.abs())
+        .fold(0.0, |sum, points| sum + points)
 }
 
 fn as_json(set: &RuleSet, problems: &[Problem]) -> serde_json::Value {
