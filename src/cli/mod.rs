@@ -6,6 +6,8 @@
 mod accounts;
 mod config;
 mod demo;
+mod evaluate;
+mod labelled;
 mod learn;
 mod ledger;
 mod messages;
@@ -45,6 +47,8 @@ enum Command {
     Scan(scan::Arguments),
     /// Teach the filter from files, folders, Maildirs or mbox files.
     Learn(learn::Arguments),
+    /// Measure filter and rules over labelled mail.
+    Evaluate(evaluate::Arguments),
     /// Look at rules, check them, try them, take over those of SpamAssassin.
     #[command(subcommand)]
     Rules(rules::Command),
@@ -71,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Scan(arguments) => load(path).and_then(|config| scan::run(&arguments, &config)),
         Command::Learn(arguments) => load(path).and_then(|config| learn::run(&arguments, &config)),
+        Command::Evaluate(arguments) => load(path).and_then(|config| evaluate::run(&arguments, &config)),
         Command::Rules(command) => load(path).and_then(|config| rules::run(&command, &config)),
         Command::Ledger(arguments) => load(path).and_then(|config| ledger::run(&arguments, &config)),
         Command::Quarantine(command) => load(path).and_then(|config| quarantine::run(&command, &config)),

@@ -12,6 +12,7 @@ mod bayes;
 mod extract;
 mod features;
 mod hash;
+mod measure;
 mod model;
 mod opinion;
 mod trail;
@@ -24,6 +25,7 @@ pub use bayes::MIN_LESSONS;
 pub use extract::{Extracted, MAX_TEXT_BYTES, MAX_TEXT_WORDS, MessageKey, extract};
 pub use features::{Features, InvalidFeatures, MAX_ENCODED_BYTES, MAX_SLOTS};
 pub use hash::FeatureKey;
+pub use measure::{Measures, Scored, calibration_error, measure};
 pub use model::{InvalidSnapshot, MAX_SNAPSHOT_BYTES, Model};
 pub use opinion::{Evidence, HAM_TO, Opinion, SPAM_FROM, State};
 

@@ -62,6 +62,11 @@ impl Opinion {
         Opinion { probability, state, for_spam, for_ham, log_odds }
     }
 
+    /// Returns how much more likely the message is spam than ham: the logarithm of the odds.
+    pub fn log_odds(&self) -> f64 {
+        self.log_odds
+    }
+
     /// Returns the points of the opinion: +4 to +8 for spam, -0.5 to -3 for ham, none between.
     pub fn points(&self) -> f64 {
         let ((at, full), threshold) = match self.state {

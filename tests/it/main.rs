@@ -13,6 +13,7 @@ mod clock;
 mod custody;
 mod demo;
 mod door;
+mod evaluate;
 mod faithful;
 mod faults;
 mod milter;

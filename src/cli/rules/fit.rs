@@ -1,21 +1,22 @@
 //! `lazaret rules fit INDEX`: points for the rules from labelled mail, by rules alone.
 //!
-//! INDEX has lines `ham|spam PATH`, paths relative to its folder. Lines of mailbox files and fields of
-//! earlier filters are left out of what is scanned. Messages that hit the same rules in the same text count
+//! Messages that hit the same rules in the same text count
 //! as one campaign: together as much as the root of their number.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Selection;
+use crate::cli::labelled;
 use crate::config::Config;
+use crate::learn::Label;
 use crate::message;
 use crate::rules::{FitOptions, Prior, RuleSet, Sample, Subject, fit, fitted_score};
 
@@ -128,27 +129,13 @@ fn samples(
     set: &RuleSet,
     places: &HashMap<&str, usize>,
 ) -> anyhow::Result<Vec<Sample>> {
-    let mut entries: Vec<(bool, PathBuf)> = Vec::new();
-    for index in &arguments.index {
-        let text = std::fs::read_to_string(index).with_context(|| format!("reading {}", index.display()))?;
-        let folder = index.parent().unwrap_or(Path::new("."));
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let (label, path) = line.trim().split_once(char::is_whitespace).unwrap_or((line, ""));
-            let is_spam = match label {
-                "spam" => true,
-                "ham" => false,
-                _ => bail!("{}:{}: a line is `ham PATH` or `spam PATH`", index.display(), number + 1),
-            };
-            entries.push((is_spam, folder.join(path.trim())));
-        }
-    }
+    let entries = labelled::entries(&arguments.index)?;
     let bar = ProgressBar::new(entries.len() as u64)
         .with_style(ProgressStyle::with_template("scanning [{bar:40}] {pos}/{len}  {eta}")?);
     let envelope = arguments.selection.envelope();
     let mut campaigns: BTreeMap<(bool, u64), Vec<Vec<usize>>> = BTreeMap::new();
-    for (is_spam, path) in entries {
-        let raw = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let raw = without_traces(&raw);
+    for entry in entries {
+        let (is_spam, raw) = (entry.label == Label::Spam, entry.read()?);
         let parsed = message::parse(&raw);
         let evaluation = set.evaluate(&Subject::new(&parsed, &raw, &envelope));
         let found =
@@ -170,27 +157,4 @@ fn samples(
         samples.extend(messages.into_iter().map(|hits| Sample { hits, is_spam, weight, fold }));
     }
     Ok(samples)
-}
-
-/// Leaves out what would tell the answer: the line of a mailbox file, and fields of earlier filters.
-fn without_traces(raw: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(raw.len());
-    let (mut in_header, mut is_trace) = (true, false);
-    for (number, line) in raw.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        if in_header {
-            if number == 0 && line.starts_with(b"From ") {
-                continue;
-            }
-            if line.trim_ascii().is_empty() {
-                in_header = false;
-            } else if !line.starts_with(b" ") && !line.starts_with(b"\t") {
-                is_trace = line.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"X-Spam-"));
-            }
-            if in_header && is_trace {
-                continue;
-            }
-        }
-        out.extend_from_slice(line);
-    }
-    out
 }

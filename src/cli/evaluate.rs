@@ -1,0 +1,384 @@
+//! `lazaret evaluate INDEX`: how good filter and rules are over labelled mail, in the order of the list, from an
+//! empty model.
+//!
+//! INDEX has lines `ham|spam PATH`. Each message is judged by what was learned before it, then learned as the kind
+//! of feedback says. What would tell the answer is left out, see `labelled`.
+
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::labelled;
+use crate::config::Config;
+use crate::learn::{
+    self, Extracted, FeatureKey, Label, Lesson, Measures, Model, SPAM_FROM, Scored, State, calibration_error,
+    measure,
+};
+use crate::mail::{Client, Direction, Envelope, Mail, TransactionId};
+use crate::message;
+use crate::rules::{RuleSet, Subject};
+
+/// How many messages from a start are looked at, and where they are measured.
+const FROM_START: [usize; 3] = [50, 200, 1_000];
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Lists of labelled messages.
+    #[arg(required = true)]
+    index: Vec<PathBuf>,
+    /// When and of what people speak: `immediate`, `delayed:MESSAGES`, `partial:PERCENT` (that share of messages),
+    /// `mistakes:MISSED,LOST` (that share of missed spam and of lost ham, in per cent).
+    #[arg(long, default_value = "immediate", value_name = "KIND")]
+    feedback: Feedback,
+    /// Share of lessons that say the opposite, in per cent.
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
+    wrong: f64,
+    /// Begin at so many places of the list with an empty model, and measure the first messages of each.
+    #[arg(long, value_name = "N", conflicts_with = "split")]
+    starts: Option<usize>,
+    /// Judge each of K parts by what the others taught, in place of the order of the list.
+    #[arg(long, value_name = "K")]
+    split: Option<usize>,
+    /// Whether rules speak too, or alone.
+    #[arg(long, value_enum, default_value_t = Rules::Off)]
+    rules: Rules,
+    /// Chooses who speaks and who errs.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write a line `LABEL SCORE PATH` for each message.
+    #[arg(long, value_name = "FILE")]
+    scores: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rules {
+    On,
+    Off,
+    Only,
+}
+
+/// When a lesson follows a message.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Feedback {
+    Immediate,
+    Delayed(usize),
+    Partial(f64),
+    Mistakes { missed: f64, lost: f64 },
+}
+
+impl FromStr for Feedback {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let share = |text: &str| match text.parse::<f64>() {
+            Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+            _ => Err(format!("`{text}` is no share in per cent")),
+        };
+        match text.split_once(':') {
+            None if text == "immediate" => Ok(Feedback::Immediate),
+            Some(("delayed", messages)) => {
+                messages.parse().map(Feedback::Delayed).map_err(|_| format!("`{messages}` is no number"))
+            }
+            Some(("partial", percent)) => Ok(Feedback::Partial(share(percent)?)),
+            Some(("mistakes", shares)) => {
+                let (missed, lost) = shares.split_once(',').unwrap_or((shares, shares));
+                Ok(Feedback::Mistakes { missed: share(missed)?, lost: share(lost)? })
+            }
+            _ => Err("it is `immediate`, `delayed:N`, `partial:P` or `mistakes:P,Q`".to_owned()),
+        }
+    }
+}
+
+/// A message, prepared once.
+struct Sample {
+    is_spam: bool,
+    path: PathBuf,
+    extracted: Extracted,
+    /// The points of the rules.
+    points: f64,
+}
+
+/// A message, judged.
+#[derive(Debug, Clone, Copy)]
+struct Judged {
+    score: f64,
+    probability: f64,
+    state: State,
+}
+
+struct Evaluation<'a> {
+    arguments: &'a Arguments,
+    samples: Vec<Sample>,
+    /// From where on a message counts as spam, on the scale of its score.
+    threshold: f64,
+    classifying: Duration,
+    learning: Duration,
+    lessons: u32,
+}
+
+pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+    let quarantine = config.way(Direction::Inbound).policy()?.thresholds.quarantine().points();
+    let threshold =
+        if arguments.rules == Rules::Off { (SPAM_FROM / (1.0 - SPAM_FROM)).ln() } else { quarantine };
+    let (samples, preparing) = samples(arguments)?;
+    let mut evaluation = Evaluation {
+        arguments,
+        samples,
+        threshold,
+        classifying: preparing,
+        learning: Duration::ZERO,
+        lessons: 0,
+    };
+    if let Some(starts) = arguments.starts {
+        return evaluation.report_starts(starts);
+    }
+    let judged = match arguments.split {
+        Some(parts) => evaluation.split(parts)?,
+        None => evaluation.in_order(0, evaluation.samples.len()),
+    };
+    evaluation.report(&judged)
+}
+
+/// Reads, parses and scans the messages; also returns how long all but the reading took.
+fn samples(arguments: &Arguments) -> anyhow::Result<(Vec<Sample>, Duration)> {
+    let entries = labelled::entries(&arguments.index)?;
+    let bar = ProgressBar::new(entries.len() as u64)
+        .with_style(ProgressStyle::with_template("reading [{bar:40}] {pos}/{len}  {eta}")?);
+    let rules = RuleSet::built_in(Direction::Inbound);
+    let envelope = Envelope {
+        id: TransactionId::from_random([0; TransactionId::LEN]),
+        direction: Direction::Inbound,
+        client: Client::new(([127, 0, 0, 1], 0).into()),
+        mail: Mail::default(),
+        recipients: Vec::new(),
+    };
+    let key = FeatureKey::from_bytes([0; 32]);
+    let (mut samples, mut took) = (Vec::with_capacity(entries.len()), Duration::ZERO);
+    for entry in entries {
+        let raw = entry.read()?;
+        let began = Instant::now();
+        let message = message::parse(&raw);
+        let extracted = learn::extract(&message, None, &key);
+        let points = match arguments.rules {
+            Rules::Off => 0.0,
+            Rules::On | Rules::Only => {
+                let findings = rules.evaluate(&Subject::new(&message, &raw, &envelope)).findings;
+                findings.iter().map(|finding| finding.score.points()).sum()
+            }
+        };
+        took += began.elapsed();
+        samples.push(Sample { is_spam: entry.label == Label::Spam, path: entry.path, extracted, points });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok((samples, took))
+}
+
+impl Evaluation<'_> {
+    fn judge(&mut self, model: &Model, place: usize) -> Option<Judged> {
+        let sample = self.samples.get(place)?;
+        let began = Instant::now();
+        let opinion = model.judge(&sample.extracted);
+        self.classifying += began.elapsed();
+        let (odds, points) =
+            opinion.as_ref().map_or((0.0, 0.0), |opinion| (opinion.log_odds(), opinion.points()));
+        let score = match self.arguments.rules {
+            Rules::Off => odds,
+            Rules::On => sample.points + points,
+            Rules::Only => sample.points,
+        };
+        let probability = opinion.as_ref().map_or(0.5, |opinion| opinion.probability);
+        let state = opinion.map_or(State::Unsure, |opinion| opinion.state);
+        Some(Judged { score, probability, state })
+    }
+
+    /// Judges and learns the messages from a place of the list on, around its end.
+    fn in_order(&mut self, start: usize, count: usize) -> Vec<(usize, Judged)> {
+        let mut model = Model::new();
+        let mut waiting: VecDeque<usize> = VecDeque::new();
+        let mut judged = Vec::with_capacity(count);
+        let all = self.samples.len().max(1);
+        for place in (0..count).map(|step| (start + step) % all) {
+            let Some(found) = self.judge(&model, place) else { break };
+            judged.push((place, found));
+            match self.arguments.feedback {
+                Feedback::Immediate => self.learn(&mut model, place),
+                Feedback::Delayed(messages) => {
+                    waiting.push_back(place);
+                    if waiting.len() > messages
+                        && let Some(place) = waiting.pop_front()
+                    {
+                        self.learn(&mut model, place);
+                    }
+                }
+                Feedback::Partial(share) if self.chance(place, "spoken of") < share => {
+                    self.learn(&mut model, place);
+                }
+                Feedback::Mistakes { missed, lost } => {
+                    let is_spam = self.samples.get(place).is_some_and(|sample| sample.is_spam);
+                    let is_kept = found.score >= self.threshold;
+                    let share = if is_spam { missed } else { lost };
+                    if is_spam != is_kept && self.chance(place, "spoken of") < share {
+                        self.learn(&mut model, place);
+                    }
+                }
+                Feedback::Partial(_) => {}
+            }
+        }
+        judged
+    }
+
+    /// Judges each part by what the others taught.
+    fn split(&mut self, parts: usize) -> anyhow::Result<Vec<(usize, Judged)>> {
+        if parts < 2 {
+            bail!("there are at least two parts");
+        }
+        let count = self.samples.len();
+        let part = |evaluation: &Self, place: usize| evaluation.draw(place, "part") % parts as u64;
+        let mut judged = Vec::with_capacity(count);
+        for held in 0..parts as u64 {
+            let mut model = Model::new();
+            for place in (0..count).filter(|place| part(self, *place) != held).collect::<Vec<_>>() {
+                self.learn(&mut model, place);
+            }
+            for place in (0..count).filter(|place| part(self, *place) == held).collect::<Vec<_>>() {
+                judged.extend(self.judge(&model, place).map(|found| (place, found)));
+            }
+        }
+        judged.sort_by_key(|(place, _)| *place);
+        Ok(judged)
+    }
+
+    fn learn(&mut self, model: &mut Model, place: usize) {
+        let is_wrong = self.chance(place, "wrong") < self.arguments.wrong / 100.0;
+        let Some(sample) = self.samples.get(place) else { return };
+        let label = if sample.is_spam != is_wrong { Label::Spam } else { Label::Ham };
+        let lesson = Lesson { label, features: sample.extracted.features.clone() };
+        let began = Instant::now();
+        model.learn(&lesson);
+        self.learning += began.elapsed();
+        self.lessons += 1;
+    }
+
+    /// Returns a number that depends on the seed, the message and the question alone.
+    fn draw(&self, place: usize, question: &str) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (self.arguments.seed, place, question).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Returns the same as a number from 0 to 1.
+    fn chance(&self, place: usize, question: &str) -> f64 {
+        self.draw(place, question) as f64 / u64::MAX as f64
+    }
+
+    fn scored(&self, judged: &[(usize, Judged)]) -> Vec<Scored> {
+        let of = |(place, found): &(usize, Judged)| {
+            let is_spam = self.samples.get(*place)?.is_spam;
+            Some(Scored { score: found.score, is_spam })
+        };
+        judged.iter().filter_map(of).collect()
+    }
+
+    fn measured(&self, judged: &[(usize, Judged)]) -> anyhow::Result<Measures> {
+        measure(&self.scored(judged), self.threshold).context("the lists have no ham, or no spam")
+    }
+
+    fn report(&self, judged: &[(usize, Judged)]) -> anyhow::Result<ExitCode> {
+        let measures = self.measured(judged)?;
+        let spam = self.samples.iter().filter(|sample| sample.is_spam).count();
+        let unsure = judged.iter().filter(|(_, found)| found.state == State::Unsure).count();
+        let probabilities: Vec<(f64, bool)> = judged
+            .iter()
+            .filter_map(|(place, found)| Some((found.probability, self.samples.get(*place)?.is_spam)))
+            .collect();
+        let a_second = |count: f64, took: Duration| count / took.as_secs_f64().max(1e-9);
+        let rows = [
+            ("messages", judged.len() as f64),
+            ("spam", spam as f64),
+            ("lessons", f64::from(self.lessons)),
+            ("1-ROCA %", measures.roca_error),
+            ("lam %", measures.lam),
+            ("ham lost %", measures.ham_lost),
+            ("spam missed %", measures.spam_missed),
+            ("spam missed % at 0.1 % ham lost", measures.missed_at_tenth),
+            ("spam missed % at 0.01 % ham lost", measures.missed_at_hundredth),
+            ("calibration error %", calibration_error(&probabilities)),
+            ("unsure %", 100.0 * unsure as f64 / judged.len().max(1) as f64),
+            ("classified a second", a_second(judged.len() as f64, self.classifying)),
+            ("learned a second", a_second(f64::from(self.lessons), self.learning)),
+        ];
+        if self.arguments.json {
+            let object: serde_json::Map<String, serde_json::Value> =
+                rows.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+            println!("{:#}", serde_json::Value::Object(object));
+        } else {
+            for (name, value) in rows {
+                println!("{name:<34} {value:>12.4}");
+            }
+        }
+        if let Some(path) = &self.arguments.scores {
+            let line = |(place, found): &(usize, Judged)| {
+                let sample = self.samples.get(*place)?;
+                let label = if sample.is_spam { "spam" } else { "ham" };
+                Some(format!("{label} {:.6} {}\n", found.score, sample.path.display()))
+            };
+            let text: String = judged.iter().filter_map(line).collect();
+            std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Measures the first messages from several places of the list on, each from an empty model.
+    fn report_starts(&mut self, starts: usize) -> anyhow::Result<ExitCode> {
+        let count = FROM_START.into_iter().max().unwrap_or_default().min(self.samples.len());
+        let mut sums = FROM_START.map(|messages| (messages, 0.0, 0_u32));
+        for start in 0..starts {
+            let judged = self.in_order(start * self.samples.len() / starts.max(1), count);
+            for (messages, sum, measured) in &mut sums {
+                // A start without ham or without spam says nothing.
+                let first = judged.get(..*messages).map(|first| self.measured(first));
+                if let Some(Ok(measures)) = first {
+                    *sum += measures.roca_error;
+                    *measured += 1;
+                }
+            }
+        }
+        for (messages, sum, measured) in sums.into_iter().filter(|(.., measured)| *measured > 0) {
+            let name = format!("1-ROCA % of the first {messages}, {measured} starts");
+            println!("{name:<44} {:>10.4}", sum / f64::from(measured));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feedback_is_read() {
+        for (text, expected) in [
+            ("immediate", Ok(Feedback::Immediate)),
+            ("delayed:1000", Ok(Feedback::Delayed(1_000))),
+            ("partial:5", Ok(Feedback::Partial(0.05))),
+            ("mistakes:50,10", Ok(Feedback::Mistakes { missed: 0.5, lost: 0.1 })),
+            ("mistakes:50", Ok(Feedback::Mistakes { missed: 0.5, lost: 0.5 })),
+            ("partial:101", Err("`101` is no share in per cent".to_owned())),
+            ("delayed:x", Err("`x` is no number".to_owned())),
+        ] {
+            assert_eq!(text.parse::<Feedback>(), expected, "{text}");
+        }
+        assert!("sometimes".parse::<Feedback>().is_err());
+    }
+}
