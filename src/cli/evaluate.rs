@@ -16,6 +16,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::labelled;
+use crate::app;
 use crate::config::Config;
 use crate::learn::{
     self, Extracted, FeatureKey, Label, Lesson, Measures, Model, SPAM_FROM, Scored, State, calibration_error,
@@ -41,12 +42,12 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     wrong: f64,
     /// Begin at so many places of the list with an empty model, and measure the first messages of each.
-    #[arg(long, value_name = "N", conflicts_with = "split")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["split", "scores", "json"])]
     starts: Option<usize>,
     /// Judge each of K parts by what the others taught, in place of the order of the list.
     #[arg(long, value_name = "K")]
     split: Option<usize>,
-    /// Whether rules speak too, or alone.
+    /// Whether rules, the built-in and the configured ones for inbound mail, speak too, or alone.
     #[arg(long, value_enum, default_value_t = Rules::Off)]
     rules: Rules,
     /// Chooses who speaks and who errs.
@@ -130,7 +131,7 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
     let quarantine = config.way(Direction::Inbound).policy()?.thresholds.quarantine().points();
     let threshold =
         if arguments.rules == Rules::Off { (SPAM_FROM / (1.0 - SPAM_FROM)).ln() } else { quarantine };
-    let (samples, preparing) = samples(arguments)?;
+    let (samples, preparing) = samples(arguments, config)?;
     let mut evaluation = Evaluation {
         arguments,
         samples,
@@ -150,11 +151,11 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
 }
 
 /// Reads, parses and scans the messages; also returns how long all but the reading took.
-fn samples(arguments: &Arguments) -> anyhow::Result<(Vec<Sample>, Duration)> {
+fn samples(arguments: &Arguments, config: &Config) -> anyhow::Result<(Vec<Sample>, Duration)> {
     let entries = labelled::entries(&arguments.index)?;
     let bar = ProgressBar::new(entries.len() as u64)
         .with_style(ProgressStyle::with_template("reading [{bar:40}] {pos}/{len}  {eta}")?);
-    let rules = RuleSet::built_in(Direction::Inbound);
+    let (rules, _) = RuleSet::compile(&app::configured_sources(config, Direction::Inbound)?);
     let envelope = Envelope {
         id: TransactionId::from_random([0; TransactionId::LEN]),
         direction: Direction::Inbound,

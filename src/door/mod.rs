@@ -70,6 +70,9 @@ struct Answer {
     thresholds: Thresholds,
 }
 
+/// The names of the fields that mark a message.
+const MARKS: [&str; 4] = ["X-Spam-Status", "X-Spam-Flag", "X-Spam-Level", "X-Spam-Checker-Version"];
+
 impl Answer {
     fn score(&self) -> f64 {
         self.scanned.scan.score().points()
@@ -94,7 +97,7 @@ impl Answer {
         names.join(separator)
     }
 
-    /// The fields that mark a message, as SpamAssassin writes them.
+    /// The fields that mark a message, as SpamAssassin writes them; each is one of [`MARKS`].
     fn marks(&self) -> Vec<(&'static str, String)> {
         let (score, required) = (self.score(), self.required());
         let yes = if self.is_spam() { "Yes" } else { "No" };
@@ -102,13 +105,11 @@ impl Answer {
         let tests = if tests.is_empty() { "none" } else { &tests };
         let level: String = (1..=50).take_while(|star| f64::from(*star) <= score).map(|_| '*').collect();
         let status = format!("{yes}, score={score:.1} required={required:.1} tests={tests} autolearn=no");
-        let mut marks = vec![("X-Spam-Status", status)];
-        if self.is_spam() {
-            marks.push(("X-Spam-Flag", "YES".to_owned()));
-        }
-        marks.push(("X-Spam-Level", level));
-        marks.push(("X-Spam-Checker-Version", concat!("Lazaret ", env!("CARGO_PKG_VERSION")).to_owned()));
-        marks
+        let flag = if self.is_spam() { "YES" } else { "" };
+        let version = concat!("Lazaret ", env!("CARGO_PKG_VERSION"));
+        let values = [status, flag.to_owned(), level, version.to_owned()];
+        let is_written = |(name, value): &(&str, String)| *name != "X-Spam-Flag" || !value.is_empty();
+        MARKS.into_iter().zip(values).filter(is_written).collect()
     }
 }
 

@@ -124,10 +124,7 @@ fn as_json(answer: &Answer) -> serde_json::Value {
         .collect();
     // What came with such names is not ours.
     let removed: serde_json::Map<String, serde_json::Value> =
-        ["X-Spam-Status", "X-Spam-Flag", "X-Spam-Level", "X-Spam-Checker-Version"]
-            .iter()
-            .map(|name| ((*name).to_owned(), json!(0)))
-            .collect();
+        super::MARKS.iter().map(|name| ((*name).to_owned(), json!(0))).collect();
     let message = &answer.scanned.message;
     let id = message.header("Message-ID").map(|field| field.value.trim().trim_matches(['<', '>']).to_owned());
     json!({

@@ -43,8 +43,11 @@ impl Authentication {
                 continue;
             }
             let into = found.get_or_insert_with(Authentication::default);
+            // One field tells of all signatures: what a later one adds, the server in front may have let pass.
+            let is_told = !into.dkim.is_empty();
             for (piece, comment) in pieces.take(RESULTS) {
-                if let Some(stated) = stated(piece, comment.iter().collect()) {
+                let stated = stated(piece, comment.iter().collect());
+                if let Some(stated) = stated.filter(|stated| !(is_told && stated.method == "dkim")) {
                     into.take(&stated);
                 }
             }
@@ -52,7 +55,7 @@ impl Authentication {
         found
     }
 
-    /// Takes a result in; the first of a method counts.
+    /// Takes a result in; the first of a method counts, and all signatures of the first field that has any.
     fn take(&mut self, stated: &Stated<'_>) {
         let domain = |key: &str| {
             let value = stated.words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))?;
@@ -161,7 +164,8 @@ mod tests {
             "Authentication-Results: MX.example.net (v1; x) 1; spf=softfail (a; b) smtp.mailfrom=a@example.org;\n \
              dkim=pass (2048-bit key) header.d=Example.ORG header.i=@example.org;\n dkim=fail header.i=@b.example;\n \
              dmarc=fail (p=reject dis=none) header.from=example.org; arc=none; iprev=pass\n\
-             Authentication-Results: mx.example.net; spf=pass smtp.helo=h.example; spf=pass smtp.mailfrom=a@example.org",
+             Authentication-Results: mx.example.net; spf=pass smtp.helo=h.example; spf=pass smtp.mailfrom=a@example.org;\n \
+             dkim=pass header.d=later.example",
         );
         let expected = Authentication {
             spf: Some(Outcome::SoftFail),

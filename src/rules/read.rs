@@ -7,7 +7,7 @@ use super::condition;
 use super::definition::{Definition, Definitions, Example, Flags, Test};
 use super::meta::Expr;
 use super::replace::Replacements;
-use super::source::{Role, Source, resolve};
+use super::source::{FEEDS, Role, Source, resolve};
 use super::syntax::{self, Statement};
 use super::{Problem, Severity, eval};
 
@@ -252,7 +252,15 @@ impl<'a> Drafts<'a> {
             }
             Statement::Setting { keyword, value } => {
                 self.settings += 1;
-                if self.settings <= SETTINGS {
+                if self.settings <= SETTINGS && FEEDS.contains(&keyword) {
+                    // Kept under the name by which it was read.
+                    let name = resolve(place.source, value);
+                    if !self.sources.iter().any(|source| source.name == name) {
+                        let reason = format!("there is no list `{value}` below the folder of the rules");
+                        self.problems.push(place.warning(reason));
+                    }
+                    self.definitions.settings.push(keyword, name);
+                } else if self.settings <= SETTINGS {
                     self.definitions.settings.push(keyword, value);
                 } else if self.settings == SETTINGS + 1 {
                     self.problems.push(place.problem(format!("there are more than {SETTINGS} settings")));

@@ -38,7 +38,7 @@ impl Feeds {
         for source in sources {
             let Role::Feed(keyword) = source.role else { continue };
             // A statement in a part of a file that does not apply names nothing.
-            if !settings.lines(keyword).any(|path| source.name.ends_with(path.trim_start_matches("./"))) {
+            if !settings.lines(keyword).any(|name| source.name == name) {
                 continue;
             }
             for line in source.text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {

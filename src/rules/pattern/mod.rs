@@ -5,6 +5,7 @@
 //! a linear pattern says that a match is possible, and on the [`Budget`] of the message, since a limit of
 //! steps alone does not bound the time.
 
+mod class;
 mod translate;
 
 use std::ops::Range;
