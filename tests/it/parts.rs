@@ -156,6 +156,11 @@ impl Gateway {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until it has logged a text so many times: its log reaches us by a thread of its own.
+    pub(crate) fn logged(&self, text: &str, times: usize) {
+        eventually(text, || (self.log().matches(text).count() >= times).then_some(()));
+    }
+
     /// Kills it as a power cut would: SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

@@ -70,7 +70,7 @@ fn the_real_client_is_known_to_the_gateway_and_to_postfix_behind_it() {
     assert!(
         received.contains("from client.example ([127.0.0.7]) by gateway.example.org (Lazaret) with ESMTP ")
     );
-    assert!(gateway.log().contains("client=127.0.0.7 "), "{}", gateway.log());
+    gateway.logged("client=127.0.0.7 ", 1);
     eventually("the line in Postfix's log", || postfix.log().contains("[127.0.0.7]").then_some(()));
     assert!(postfix.log().contains("orig_client="), "{}", postfix.log());
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::parts::{Client, Gateway, Hop, eventually, message, printed, run, scratch};
+use crate::parts::{Client, Gateway, Hop, message, printed, run, scratch};
 
 /// Writes files below a folder.
 fn write(folder: &Path, files: &[(&str, &str)]) {
@@ -130,13 +130,13 @@ fn a_reload_takes_good_rules_and_keeps_the_old_ones_before_broken_ones() {
     };
     let reload = |text: &str, times: usize| {
         assert!(Command::new("kill").args(["-HUP", &gateway.pid().to_string()]).status().unwrap().success());
-        eventually(text, || (gateway.log().matches(text).count() >= times).then_some(()));
+        gateway.logged(text, times);
     };
     assert!(send("first").starts_with("5"), "{}", gateway.log());
 
     write(folder.path(), &[("mine/b.cf", "score TEST_WORD 0\nbody TEST_BROKEN /(/\n")]);
     reload("the configuration was not reloaded", 1);
-    assert!(gateway.log().contains("b.cf:2: "), "{}", gateway.log());
+    gateway.logged("b.cf:2: ", 1);
     assert!(send("second").starts_with("5"));
 
     write(folder.path(), &[("mine/b.cf", "score TEST_WORD 0\n")]);

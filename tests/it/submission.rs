@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::next_hop::{greet, submit};
-use crate::parts::{Gateway, eventually, free_port, printed, run, scratch};
+use crate::parts::{Gateway, free_port, printed, run, scratch};
 use crate::scripted::{Nature, ScriptedHop};
 use crate::secure::{Ca, Lines, set_private};
 
@@ -167,7 +167,7 @@ fn the_client_is_the_one_that_a_trusted_peer_speaks_for() {
         let told = format!("ADDR={address} PROTO=ESMTP HELO=client.example");
         assert!(hop.commands().iter().any(|command| command.ends_with(&told)), "{:?}", hop.commands());
         let client = format!("client={address} ");
-        eventually("the line in the log", || gateway.log().contains(&client).then_some(()));
+        gateway.logged(&client, 1);
     }
 
     // Where no proxy is, there is no header.
@@ -197,7 +197,7 @@ fn a_new_certificate_is_shown_after_a_reload_and_an_open_session_goes_on() {
     std::fs::copy(&renewed.key, &identity.key).unwrap();
     let pid = gateway.pid().to_string();
     assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    eventually("the reload", || gateway.log().contains("the configuration was reloaded").then_some(()));
+    gateway.logged("the configuration was reloaded", 1);
     let (mut new, _) = greet_over_tls(&ca, gateway.inbound, "renewed.example.org");
     for (client, subject) in [(&mut open, "under the old one"), (&mut new, "under the new one")] {
         submit(client, "MAIL FROM:<ann@sender.example>", &["alice@example.org"], subject);
