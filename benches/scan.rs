@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use lazaret::learn::{self, FeatureKey, Label, Lesson, Model};
+use lazaret::learn::{self, FeatureKey, Label, Lesson, Model, Weight};
 use lazaret::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
 use lazaret::message::{self, Message};
 use lazaret::rules::{RuleSet, Subject};
@@ -45,7 +45,8 @@ fn input() -> &'static Input {
         let mut model = Model::new();
         for (index, message) in parsed.iter().enumerate() {
             let label = if index % 2 == 0 { Label::Ham } else { Label::Spam };
-            model.learn(&Lesson { label, features: learn::extract(message, None, &key).features });
+            let features = learn::extract(message, None, &key).features;
+            model.learn(&Lesson { label, features, weight: Weight::Whole, teacher: 0 });
         }
         let bytes: usize = raw.iter().map(Vec::len).sum();
         println!("{} messages, {} bytes on average", raw.len(), bytes / raw.len().max(1));

@@ -1,171 +1,170 @@
-//! The Bayes filter: in how many spam and ham lessons each slot was, and what that says of a message.
+//! The Bayes filter: in how many spam and ham lessons each relation and each token was, and what that says of a
+//! message.
 //!
-//! The probabilities of single slots are combined by Fisher's method, for and against (Robinson, "A
-//! Statistical Approach to the Spam Problem", 2003). Words of one message depend on each other, pairs of
-//! words all the more, so they count for less than their number (the "effective size factor" of bogofilter),
-//! and by the square of what they say. Every lesson is counted; the counts are exact, so a lesson can be
-//! taken back exactly.
+//! It carries the first lessons, as a voice beside the linear models that fades as they learn; it says why, in words
+//! and counts; and by itself it is a second opinion: the probabilities of single slots combined by Fisher's method,
+//! for and against (Robinson, "A Statistical Approach to the Spam Problem", 2003). Features of one message depend on
+//! each other, so they count for less than their number (the "effective size factor" of bogofilter).
 
+use super::Label;
 use super::extract::Extracted;
-use super::features::{Features, SLOT_BITS};
-use super::opinion::{Evidence, Opinion};
-use super::{Label, Lesson};
+use super::features::{Features, SLOT_BITS, View};
+use super::opinion::Evidence;
 use crate::privacy::Redacted;
 
-/// Bits of the table: 2^22 pairs of counts, 32 MiB.
-pub(super) const TABLE_BITS: u32 = 22;
+/// What the voice counts at the start, and the lessons at which it counts half as much.
+const VOICE_LESSONS: f64 = 100.0;
 
 /// What stands for the lessons that were not seen, added to both counts of a slot.
 const UNSEEN: f64 = 0.05;
 /// A slot counts from this distance of its probability from one half.
 const MIN_DEVIATION: f64 = 0.4;
-/// What a pair of words counts, beside a single word.
-const PAIR_WEIGHT: f64 = 0.1;
 /// How many independent slots one slot of a message stands for.
 const EFFECTIVE_SIZE: f64 = 0.05;
-/// Lessons of the rarer label at which the filter has half its voice.
-const HALF_VOICE: f64 = 30.0;
-/// Calibration: log-odds that fit the shares of spam counted are `SLOPE` times those of Fisher's index, and
-/// `SHIFT` more.
-const SLOPE: f64 = 5.0;
-const SHIFT: f64 = 1.3;
 
-/// Fewest lessons of each label before there is an opinion.
-pub const MIN_LESSONS: u32 = 3;
 /// Most words that an opinion names for either side.
 const MAX_EVIDENCE: usize = 5;
+/// A count is in halves: so much is a lesson that a person gave.
+const WHOLE: f64 = 2.0;
 
-/// In how many spam and ham lessons something was. A plain array: a table of zeros then costs no time.
+/// In how many spam and ham lessons something was, in halves. A plain array: a table of zeros then costs no time.
 pub(super) type Counts = [u32; 2];
+
+/// The views that are counted.
+const VIEWS: [View; 2] = [View::Relations, View::Tokens];
 
 /// The counts of all slots.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Bayes {
     pub(super) lessons: Counts,
-    pub(super) table: Vec<Counts>,
+    /// A table for each of the views.
+    pub(super) tables: [Vec<Counts>; 2],
 }
 
 impl Bayes {
     pub(super) fn new() -> Self {
-        Bayes { lessons: [0; 2], table: vec![[0; 2]; 1 << TABLE_BITS] }
+        Bayes {
+            lessons: [0; 2],
+            tables: [const { Vec::new() }; 2].map(|_: Vec<()>| vec![[0; 2]; 1 << SLOT_BITS]),
+        }
     }
 
-    pub(super) fn learn(&mut self, lesson: &Lesson) {
-        self.change(lesson, |count| *count = count.saturating_add(1));
-    }
-
-    pub(super) fn unlearn(&mut self, lesson: &Lesson) {
-        self.change(lesson, |count| *count = count.saturating_sub(1));
-    }
-
-    fn change(&mut self, lesson: &Lesson, step: impl Fn(&mut u32)) {
-        let of = |[spam, ham]: &mut Counts| match lesson.label {
-            Label::Spam => step(spam),
-            Label::Ham => step(ham),
+    /// Counts a lesson, as a whole one or half.
+    pub(super) fn learn(&mut self, features: &Features, label: Label, is_half: bool) {
+        let add = if is_half { 1 } else { 2 };
+        let count = |[spam, ham]: &mut Counts| {
+            let count = if label == Label::Spam { spam } else { ham };
+            *count = count.saturating_add(add);
         };
-        of(&mut self.lessons);
-        for cell in cells(&lesson.features) {
-            if let Some(counts) = self.table.get_mut(cell) {
-                of(counts);
+        count(&mut self.lessons);
+        for (view, table) in VIEWS.into_iter().zip(&mut self.tables) {
+            for slot in features.view(view) {
+                table.get_mut(*slot as usize).map(count);
             }
         }
     }
 
-    /// Judges a message; `None` before both labels have been learned [`MIN_LESSONS`] times.
-    pub(super) fn judge(&self, extracted: &Extracted) -> Option<Opinion> {
-        let [spam, ham] = self.lessons;
-        let least = spam.min(ham);
-        if least < MIN_LESSONS {
-            return None;
+    /// Whether both labels were learned.
+    fn knows_both(&self) -> bool {
+        self.lessons.iter().all(|lessons| *lessons > 0)
+    }
+
+    /// Whether both labels were learned so many times.
+    pub(super) fn knows_both_by(&self, least: u32) -> bool {
+        self.lessons.iter().all(|lessons| lessons / 2 >= least)
+    }
+
+    /// Returns the log-odds that the filter adds to those of the linear models after so many lessons.
+    pub(super) fn voice(&self, features: &Features, lessons: u32) -> f64 {
+        if !self.knows_both() {
+            return 0.0;
         }
-        let clues = self.clues(extracted);
-        let voice = f64::from(least) / (f64::from(least) + HALF_VOICE);
+        let [per_spam, per_ham] = self.lessons.map(|lessons| 1.0 / (f64::from(lessons) / WHOLE + 1.0));
+        let mut voice = 0.0;
+        for (view, table) in VIEWS.into_iter().zip(&self.tables) {
+            let slots = features.view(view);
+            let mut sum = 0.0;
+            for slot in slots {
+                let counts = table.get(*slot as usize).copied().unwrap_or_default();
+                if counts == [0; 2] {
+                    continue;
+                }
+                let [spam, ham] = counts.map(|count| f64::from(count) / WHOLE);
+                let (p, q) = (spam * per_spam, ham * per_ham);
+                let distance = (p - q) / (p + q);
+                sum += (((spam + 0.5) * per_spam) / ((ham + 0.5) * per_ham)).ln() * distance * distance;
+            }
+            voice += sum / (slots.len().max(1) as f64).sqrt();
+        }
+        voice * VOICE_LESSONS / (VOICE_LESSONS + f64::from(lessons))
+    }
+
+    /// Returns the probability of spam by the filter alone.
+    pub(super) fn probability(&self, features: &Features) -> f64 {
+        if !self.knows_both() {
+            return 0.5;
+        }
         let (mut shape, mut for_spam, mut for_ham) = (0.0, 0.0, 0.0);
-        for clue in &clues {
-            let pair = if extracted.words.is_pair(clue.index) { PAIR_WEIGHT } else { 1.0 };
-            let weight = pair * EFFECTIVE_SIZE * voice * (2.0 * clue.deviation()).powi(2);
-            shape += weight;
-            for_spam -= weight * (1.0 - clue.probability).ln();
-            for_ham -= weight * clue.probability.ln();
+        for (view, table) in VIEWS.into_iter().zip(&self.tables) {
+            for slot in features.view(view) {
+                let counts = table.get(*slot as usize).copied().unwrap_or_default();
+                let probability = self.of_counts(counts);
+                let deviation = (probability - 0.5).abs();
+                if deviation >= MIN_DEVIATION {
+                    let weight = EFFECTIVE_SIZE * (2.0 * deviation).powi(2);
+                    shape += weight;
+                    for_spam -= weight * (1.0 - probability).ln();
+                    for_ham -= weight * probability.ln();
+                }
+            }
         }
         // Each tail is the chance that slots that say nothing would say as much: the one close to 0 wins,
         // and where both are, the message is like both.
-        let index = (1.0 + gamma_tail(shape, for_ham) - gamma_tail(shape, for_spam)) / 2.0;
-        let index = index.clamp(1e-6, 1.0 - 1e-6);
-        let log_odds = SLOPE * (index / (1.0 - index)).ln() + SHIFT * voice;
-        Some(Opinion::new(log_odds, strongest(&clues, extracted, true), strongest(&clues, extracted, false)))
+        (1.0 + gamma_tail(shape, for_ham) - gamma_tail(shape, for_spam)) / 2.0
     }
 
-    /// Returns the slots of a message that tell spam from ham.
-    fn clues(&self, extracted: &Extracted) -> Vec<Clue> {
-        let [per_spam, per_ham] = self.lessons.map(|lessons| 1.0 / (f64::from(lessons) + 1.0));
-        let slots = extracted.features.words().iter();
-        // Nearly every look into the table misses the cache: a loop that does nothing else overlaps them.
-        let counts: Vec<Counts> =
-            slots.map(|slot| self.table.get(cell(*slot)).copied().unwrap_or_default()).collect();
-        let mut clues = Vec::with_capacity(512);
-        for (index, counts) in counts.into_iter().enumerate() {
-            if counts == [0; 2] {
+    /// Returns the probability of spam given one slot, as if there were as much ham as spam.
+    fn of_counts(&self, counts: Counts) -> f64 {
+        let [per_spam, per_ham] = self.lessons.map(|lessons| 1.0 / (f64::from(lessons) / WHOLE + 1.0));
+        let [spam, ham] = counts.map(|count| f64::from(count) / WHOLE + UNSEEN);
+        let (spam, ham) = (spam * per_spam, ham * per_ham);
+        spam / (spam + ham)
+    }
+
+    /// Returns what speaks most for spam and for ham, the strongest first.
+    pub(super) fn evidence(&self, extracted: &Extracted) -> [Vec<Evidence>; 2] {
+        let mut sides: [Vec<(f64, usize, Counts)>; 2] = [Vec::new(), Vec::new()];
+        for (index, origin) in extracted.words.origins.iter().enumerate() {
+            let table = VIEWS.iter().zip(&self.tables).find(|(view, _)| **view == origin.kind.view());
+            let Some(counts) = table.and_then(|(_, table)| table.get(origin.slot as usize)).copied() else {
+                continue;
+            };
+            let probability = self.of_counts(counts);
+            let deviation = (probability - 0.5).abs();
+            if counts == [0; 2] || deviation < MIN_DEVIATION {
                 continue;
             }
-            let [spam, ham] = counts.map(|count| f64::from(count) + UNSEEN);
-            let (spam, ham) = (spam * per_spam, ham * per_ham);
-            let clue = Clue { probability: spam / (spam + ham), index, counts };
-            if clue.deviation() >= MIN_DEVIATION {
-                clues.push(clue);
-            }
+            // What was seen often says more to a person than what was seen once, however pure; and so does what
+            // the person sees in the message.
+            let visible = if origin.kind.is_visible() { 1.0 } else { 0.3 };
+            let weight = visible * deviation * counts.map(f64::from).iter().sum::<f64>().ln_1p();
+            let [for_spam, for_ham] = &mut sides;
+            if probability > 0.5 { for_spam } else { for_ham }.push((weight, index, counts));
         }
-        clues
-    }
-}
-
-/// A slot that tells spam from ham.
-struct Clue {
-    /// Of spam, given the slot alone and as much ham as spam.
-    probability: f64,
-    /// Which slot of the message.
-    index: usize,
-    counts: Counts,
-}
-
-impl Clue {
-    fn deviation(&self) -> f64 {
-        (self.probability - 0.5).abs()
-    }
-}
-
-/// Returns the clues that say most for one side, the strongest first.
-fn strongest(clues: &[Clue], extracted: &Extracted, for_spam: bool) -> Vec<Evidence> {
-    // What was seen often says more to a person than what was seen once, however pure; and so do words that
-    // the person sees in the message.
-    let weight = |clue: &Clue| {
-        let visible = if extracted.words.is_visible(clue.index) { 1.0 } else { 0.3 };
-        visible * clue.deviation() * clue.counts.map(f64::from).iter().sum::<f64>().ln_1p()
-    };
-    let side = clues.iter().filter(|clue| (clue.probability > 0.5) == for_spam);
-    let mut side: Vec<(f64, &Clue)> = side.map(|clue| (weight(clue), clue)).collect();
-    if side.len() > MAX_EVIDENCE {
-        side.select_nth_unstable_by(MAX_EVIDENCE, |(a, _), (b, _)| b.total_cmp(a));
-        side.truncate(MAX_EVIDENCE);
-    }
-    side.sort_by(|(a, one), (b, other)| b.total_cmp(a).then(one.index.cmp(&other.index)));
-    side.into_iter()
-        .filter_map(|(_, clue)| {
-            let words = Redacted::new(extracted.words.describe(clue.index)?);
-            let [spam, ham] = clue.counts;
-            Some(Evidence { words, spam, ham })
+        sides.map(|mut side| {
+            side.sort_by(|(a, one, _), (b, other, _)| b.total_cmp(a).then(one.cmp(other)));
+            let mut named: Vec<Evidence> = Vec::new();
+            for (_, index, counts) in side {
+                let Some(origin) = extracted.words.origins.get(index) else { continue };
+                let words = Redacted::new(extracted.words.describe(origin));
+                if named.len() < MAX_EVIDENCE && named.iter().all(|evidence| evidence.words != words) {
+                    let [spam, ham] = counts.map(|count| count.div_ceil(2));
+                    named.push(Evidence { words, spam, ham });
+                }
+            }
+            named
         })
-        .collect()
-}
-
-/// Returns the cells of a message, each once: neighbouring slots may share one.
-fn cells(features: &Features) -> impl Iterator<Item = usize> {
-    let mut last = None;
-    features.words().iter().map(|slot| cell(*slot)).filter(move |cell| last.replace(*cell) != Some(*cell))
-}
-
-fn cell(slot: u32) -> usize {
-    (slot >> (SLOT_BITS - TABLE_BITS)) as usize
+    }
 }
 
 /// Returns the upper tail of the gamma distribution of shape `a` at `x`, which is that of chi-square with
@@ -266,15 +265,5 @@ mod tests {
                 assert!((0.0..=1.0).contains(&q), "Q({a}, {x}) = {q}");
             }
         }
-    }
-
-    #[test]
-    fn slots_that_share_a_cell_count_once() {
-        let mut bayes = Bayes::new();
-        let lesson = Lesson { label: Label::Spam, features: Features::new(vec![4, 5, 6, 7, 8]) };
-        bayes.learn(&lesson);
-        assert_eq!(bayes.table[1..3], [[1, 0]; 2]);
-        bayes.unlearn(&lesson);
-        assert!(bayes == Bayes::new());
     }
 }

@@ -1,27 +1,53 @@
 //! Features: what a lesson keeps of a message.
 //!
-//! Slots only, no text. They are stored by named view, so that a model that comes later adds its own view
-//! beside the words of the Bayes filter, and a program that does not know a view passes over it.
+//! Slots only, no text. They are stored by named view, so that a program that does not know a view passes over
+//! it.
 
 use thiserror::Error;
 
-/// Bits of a slot.
-pub(super) const SLOT_BITS: u32 = 24;
+/// Bits of a slot. With 2^18 the measured collections are learned as well.
+pub(super) const SLOT_BITS: u32 = 20;
 
 /// Most slots that a view may hold.
 pub const MAX_SLOTS: usize = 8_192;
 
 /// Most bytes of encoded features.
-pub const MAX_ENCODED_BYTES: usize = 64 * 1024;
+pub const MAX_ENCODED_BYTES: usize = 128 * 1024;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const MAX_VIEWS: usize = 16;
-const WORDS: &[u8] = b"words";
 
-/// The slots of one message: sorted, without duplicates.
+/// A side from which a message is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// How the header is written.
+    Header,
+    /// How what the message says of itself fits together.
+    Relations,
+    /// What it says, by runs of bytes.
+    Grams,
+    /// What it says, by words.
+    Tokens,
+}
+
+impl View {
+    /// All views, in the order of their numbers.
+    pub const ALL: [View; 4] = [View::Header, View::Relations, View::Grams, View::Tokens];
+
+    fn name(self) -> &'static [u8] {
+        match self {
+            View::Header => b"header",
+            View::Relations => b"relations",
+            View::Grams => b"grams",
+            View::Tokens => b"tokens",
+        }
+    }
+}
+
+/// The slots of one message by view, each sorted and without duplicates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Features {
-    words: Vec<u32>,
+    views: [Vec<u32>; 4],
 }
 
 /// Why stored features cannot be read.
@@ -36,35 +62,41 @@ pub enum InvalidFeatures {
 }
 
 impl Features {
-    /// Takes the slots of the word view in any order; those over [`MAX_SLOTS`] are left out.
-    pub fn new(mut words: Vec<u32>) -> Self {
-        words.retain(|slot| slot >> SLOT_BITS == 0);
-        words.sort_unstable();
-        words.dedup();
-        words.truncate(MAX_SLOTS);
-        Features { words }
+    /// Takes the slots of each view in the order of [`View::ALL`], in any order themselves; those over
+    /// [`MAX_SLOTS`] are left out.
+    pub fn new(mut views: [Vec<u32>; 4]) -> Self {
+        for slots in &mut views {
+            slots.retain(|slot| slot >> SLOT_BITS == 0);
+            slots.sort_unstable();
+            slots.dedup();
+            slots.truncate(MAX_SLOTS);
+        }
+        Features { views }
     }
 
-    /// Returns the slots of the word view, ascending, each below 2^24.
-    pub fn words(&self) -> &[u32] {
-        &self.words
+    /// Returns the slots of a view, ascending, each below 2^20.
+    pub fn view(&self, view: View) -> &[u32] {
+        self.views.get(view as usize).map_or(&[], Vec::as_slice)
     }
 
     /// Writes the features: a version byte, the number of views, then for each view its name and its slots,
     /// both led by their length in bytes. Slots are differences in LEB128.
     pub fn encode(&self) -> Vec<u8> {
-        let mut slots = Vec::with_capacity(self.words.len() * 2);
-        let mut previous = 0;
-        for slot in &self.words {
-            write_varint(&mut slots, slot.wrapping_sub(previous));
-            previous = *slot;
-        }
-        let mut bytes = Vec::with_capacity(slots.len() + 16);
+        let mut bytes = Vec::with_capacity(8_192);
         bytes.push(VERSION);
-        write_varint(&mut bytes, 1);
-        for field in [WORDS, &slots] {
-            write_varint(&mut bytes, u32::try_from(field.len()).unwrap_or(u32::MAX));
-            bytes.extend_from_slice(field);
+        write_varint(&mut bytes, u32::try_from(View::ALL.len()).unwrap_or(u32::MAX));
+        let mut slots = Vec::with_capacity(4_096);
+        for view in View::ALL {
+            slots.clear();
+            let mut previous = 0;
+            for slot in self.view(view) {
+                write_varint(&mut slots, slot.wrapping_sub(previous));
+                previous = *slot;
+            }
+            for field in [view.name(), &slots] {
+                write_varint(&mut bytes, u32::try_from(field.len()).unwrap_or(u32::MAX));
+                bytes.extend_from_slice(field);
+            }
         }
         bytes
     }
@@ -81,16 +113,17 @@ impl Features {
         if *version != VERSION {
             return Err(InvalidFeatures::Version);
         }
-        let views = read_varint(&mut rest)?;
-        if views as usize > MAX_VIEWS {
+        let count = read_varint(&mut rest)?;
+        if count as usize > MAX_VIEWS {
             return Err(InvalidFeatures::Malformed);
         }
         let mut features = Features::default();
-        for _ in 0..views {
+        for _ in 0..count {
             let name = read_field(&mut rest)?;
             let slots = read_field(&mut rest)?;
-            if name == WORDS {
-                features.words = read_slots(slots)?;
+            let view = View::ALL.into_iter().find(|view| view.name() == name);
+            if let Some(view) = view.and_then(|view| features.views.get_mut(view as usize)) {
+                *view = read_slots(slots)?;
             }
         }
         if rest.is_empty() { Ok(features) } else { Err(InvalidFeatures::Malformed) }
@@ -149,68 +182,80 @@ pub(super) fn read_varint(bytes: &mut &[u8]) -> Result<u32, InvalidFeatures> {
 }
 
 #[cfg(test)]
+impl Features {
+    /// Makes features of one view.
+    pub(super) fn of(view: View, slots: &[u32]) -> Self {
+        Features::new(View::ALL.map(|other| if other == view { slots.to_vec() } else { Vec::new() }))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     fn check(bytes: &[u8], expected: Result<&[u32], InvalidFeatures>) {
-        assert_eq!(
-            Features::decode(bytes),
-            expected.map(|words| Features { words: words.to_vec() }),
-            "{bytes:?}"
-        );
+        let expected = expected.map(|tokens| Features::of(View::Tokens, tokens));
+        assert_eq!(Features::decode(bytes), expected, "{bytes:?}");
     }
 
     #[test]
     fn stored_features_are_read_by_view() {
-        check(b"\x01\x00", Ok(&[]));
-        check(b"\x01\x01\x05words\x03\x05\x01\x7f", Ok(&[5, 6, 133]));
-        check(b"\x01\x02\x06header\x02\x00\x00\x05words\x01\x00", Ok(&[0]));
+        check(b"\x02\x00", Ok(&[]));
+        check(b"\x02\x01\x06tokens\x03\x05\x01\x7f", Ok(&[5, 6, 133]));
+        check(b"\x02\x02\x06colour\x02\x00\x00\x06tokens\x01\x00", Ok(&[0]));
     }
 
     #[test]
     fn malformed_features_are_refused() {
         check(b"", Err(InvalidFeatures::Malformed));
-        check(b"\x02\x00", Err(InvalidFeatures::Version));
-        check(b"\x01\x11", Err(InvalidFeatures::Malformed));
-        check(b"\x01\x01\x05words\x02\x05\x00", Err(InvalidFeatures::Malformed));
-        check(b"\x01\x01\x05words\x05\xff\xff\xff\xff\x0f", Err(InvalidFeatures::Malformed));
-        check(b"\x01\x01\x05words\x05\xff\xff\xff\xff\xff", Err(InvalidFeatures::Malformed));
-        check(b"\x01\x01\x05words\xff\xff\xff\xff\x0f\x01", Err(InvalidFeatures::Malformed));
-        check(b"\x01\x01\x05words\x01\x05\x00", Err(InvalidFeatures::Malformed));
-        check(&vec![1; MAX_ENCODED_BYTES + 1], Err(InvalidFeatures::Malformed));
+        check(b"\x01\x00", Err(InvalidFeatures::Version));
+        check(b"\x02\x11", Err(InvalidFeatures::Malformed));
+        check(b"\x02\x01\x06tokens\x02\x05\x00", Err(InvalidFeatures::Malformed));
+        check(b"\x02\x01\x06tokens\x05\xff\xff\xff\xff\x0f", Err(InvalidFeatures::Malformed));
+        check(b"\x02\x01\x06tokens\x05\xff\xff\xff\xff\xff", Err(InvalidFeatures::Malformed));
+        check(b"\x02\x01\x06tokens\xff\xff\xff\xff\x0f\x01", Err(InvalidFeatures::Malformed));
+        check(b"\x02\x01\x06tokens\x01\x05\x00", Err(InvalidFeatures::Malformed));
+        check(&vec![2; MAX_ENCODED_BYTES + 1], Err(InvalidFeatures::Malformed));
     }
 
     #[test]
     fn the_fullest_message_stays_inside_the_limit() {
         let step = (1 << SLOT_BITS) / u32::try_from(MAX_SLOTS).unwrap();
-        let features = Features::new((0..).step_by(step as usize).take(2 * MAX_SLOTS).collect());
-        assert_eq!(features.words().len(), MAX_SLOTS);
+        let slots: Vec<u32> = (0..).step_by(step as usize).take(2 * MAX_SLOTS).collect();
+        let features = Features::new([const { Vec::new() }; 4].map(|_: Vec<u32>| slots.clone()));
+        assert_eq!(features.view(View::Grams).len(), MAX_SLOTS);
         assert!(features.encode().len() <= MAX_ENCODED_BYTES);
+    }
+
+    fn is_ordered(features: &Features) -> bool {
+        View::ALL.into_iter().all(|view| features.view(view).is_sorted_by(|a, b| a < b))
     }
 
     proptest! {
         #[test]
-        fn features_survive_a_round_trip(slots in prop::collection::vec(0u32..1 << SLOT_BITS, 0..300)) {
-            let features = Features::new(slots);
+        fn features_survive_a_round_trip(
+            views in prop::array::uniform4(prop::collection::vec(0u32..1 << SLOT_BITS, 0..300))
+        ) {
+            let features = Features::new(views);
             prop_assert_eq!(Features::decode(&features.encode()), Ok(features));
         }
 
         #[test]
         fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(features) = Features::decode(&bytes) {
-                prop_assert!(features.words().is_sorted_by(|a, b| a < b));
+                prop_assert!(is_ordered(&features));
             }
         }
 
         #[test]
         fn damage_never_panics(slots in prop::collection::vec(0u32..1 << SLOT_BITS, 1..50), at in any::<prop::sample::Index>(), byte: u8) {
-            let mut bytes = Features::new(slots).encode();
+            let mut bytes = Features::of(View::Header, &slots).encode();
             let at = at.index(bytes.len());
             bytes[at] = byte;
             if let Ok(features) = Features::decode(&bytes) {
-                prop_assert!(features.words().is_sorted_by(|a, b| a < b));
+                prop_assert!(is_ordered(&features));
             }
         }
     }

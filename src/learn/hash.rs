@@ -1,7 +1,8 @@
 //! Keyed hashing of words into slots.
 //!
 //! Slots are stored with the lessons, so they must tell nothing to somebody without the key: single words
-//! are hashed with SipHash-2-4 (Aumasson and Bernstein, 2012), pairs by mixing the hashes of their words.
+//! are hashed with SipHash-2-4 (Aumasson and Bernstein, 2012). Pairs and short runs of bytes, of which there are
+//! thousands, are mixed with the key by multiplication; what is kept of them is 20 bits.
 
 use crate::privacy::{InstallationKey, Purpose};
 
@@ -40,10 +41,16 @@ impl FeatureKey {
         siphash(self.words.0 ^ u64::from(place), self.words.1, word)
     }
 
-    /// Returns the hash of two words, the second `distance` words after the first.
-    pub(super) fn pair(&self, first: u64, second: u64, distance: u8) -> u64 {
-        let mixed = first.rotate_left(17 + 7 * u32::from(distance)) ^ self.pairs.0;
+    /// Returns the hash of what two features make together.
+    pub(super) fn pair(&self, first: u64, second: u64) -> u64 {
+        let mixed = first.rotate_left(17) ^ self.pairs.0;
         finalise(mixed.wrapping_mul(self.pairs.1).wrapping_add(second))
+    }
+
+    /// Returns the hash of up to eight bytes in one place.
+    pub(super) fn gram(&self, place: u8, gram: &[u8]) -> u64 {
+        let packed = gram.iter().fold(u64::from(place), |packed, byte| packed << 8 | u64::from(*byte));
+        finalise((packed ^ self.pairs.0).wrapping_mul(self.pairs.1))
     }
 }
 
@@ -126,15 +133,16 @@ mod tests {
     }
 
     #[test]
-    fn hashes_depend_on_key_place_order_and_distance() {
+    fn hashes_depend_on_key_place_and_order() {
         let key = FeatureKey::new(&InstallationKey::new([1; 32]));
         let other = FeatureKey::new(&InstallationKey::new([2; 32]));
         let (a, b) = (key.word(1, b"invoice"), key.word(1, b"overdue"));
         assert_ne!(a, other.word(1, b"invoice"));
         assert_ne!(a, key.word(2, b"invoice"));
-        assert_ne!(key.pair(a, b, 1), key.pair(b, a, 1));
-        assert_ne!(key.pair(a, b, 1), key.pair(a, b, 2));
-        assert_ne!(key.pair(a, b, 1), other.pair(a, b, 1));
+        assert_ne!(key.pair(a, b), key.pair(b, a));
+        assert_ne!(key.pair(a, b), other.pair(a, b));
+        assert_ne!(key.gram(1, b"invo"), key.gram(2, b"invo"));
+        assert_ne!(key.gram(1, b"invo"), other.gram(1, b"invo"));
         assert!(!format!("{key:?}").contains('1'));
     }
 }

@@ -9,6 +9,8 @@ pub struct Scored {
     pub score: f64,
     /// Whether it is spam.
     pub is_spam: bool,
+    /// Whether it was treated as spam.
+    pub is_kept: bool,
 }
 
 /// Measures, in per cent.
@@ -16,11 +18,11 @@ pub struct Scored {
 pub struct Measures {
     /// How often a ham is above a spam, of all pairs: the area above the ROC curve.
     pub roca_error: f64,
-    /// The logistic average of what is lost and missed at the threshold.
+    /// The logistic average of what is lost and missed.
     pub lam: f64,
-    /// Ham at the threshold or above.
+    /// Ham that was treated as spam.
     pub ham_lost: f64,
-    /// Spam below the threshold.
+    /// Spam that was not.
     pub spam_missed: f64,
     /// Spam below the lowest threshold that loses at most a tenth of a per cent of ham.
     pub missed_at_tenth: f64,
@@ -28,9 +30,8 @@ pub struct Measures {
     pub missed_at_hundredth: f64,
 }
 
-/// Measures scores; `threshold` is from where on a message counts as spam. Without ham or without spam there is
-/// nothing to measure.
-pub fn measure(scored: &[Scored], threshold: f64) -> Option<Measures> {
+/// Measures scores and what was made of them. Without ham or without spam there is nothing to measure.
+pub fn measure(scored: &[Scored]) -> Option<Measures> {
     let mut sorted = scored.to_vec();
     sorted.sort_by(|a, b| b.score.total_cmp(&a.score));
     let spam = sorted.iter().filter(|scored| scored.is_spam).count() as f64;
@@ -38,8 +39,8 @@ pub fn measure(scored: &[Scored], threshold: f64) -> Option<Measures> {
     if spam == 0.0 || ham == 0.0 {
         return None;
     }
-    let lost = sorted.iter().filter(|scored| !scored.is_spam && scored.score >= threshold).count() as f64;
-    let missed = sorted.iter().filter(|scored| scored.is_spam && scored.score < threshold).count() as f64;
+    let lost = sorted.iter().filter(|scored| !scored.is_spam && scored.is_kept).count() as f64;
+    let missed = sorted.iter().filter(|scored| scored.is_spam && !scored.is_kept).count() as f64;
     Some(Measures {
         roca_error: 100.0 * inversions(&sorted) / (ham * spam),
         lam: 100.0 * logistic_average(lost, ham, missed, spam),
@@ -106,27 +107,27 @@ mod tests {
 
     fn scored(ham: &[f64], spam: &[f64]) -> Vec<Scored> {
         let of = |scores: &[f64], is_spam| -> Vec<Scored> {
-            scores.iter().map(|score| Scored { score: *score, is_spam }).collect()
+            scores.iter().map(|score| Scored { score: *score, is_spam, is_kept: *score >= 2.5 }).collect()
         };
         [of(ham, false), of(spam, true)].concat()
     }
 
     #[test]
     fn measures_are_those_of_the_pairs_and_the_threshold() {
-        let measures = measure(&scored(&[0.0, 1.0, 3.0, -1.0], &[2.0, 3.0, 4.0, 5.0]), 2.5).unwrap();
+        let measures = measure(&scored(&[0.0, 1.0, 3.0, -1.0], &[2.0, 3.0, 4.0, 5.0])).unwrap();
         // Of 16 pairs, one ham is above a spam and one beside a spam.
         assert_eq!(measures.roca_error, 100.0 * 1.5 / 16.0);
         assert_eq!((measures.ham_lost, measures.spam_missed), (25.0, 25.0));
         assert!((measures.lam - 30.0).abs() < 0.1, "{}", measures.lam);
         // Not one ham may be lost: the threshold is above 3.
         assert_eq!((measures.missed_at_tenth, measures.missed_at_hundredth), (50.0, 50.0));
-        assert_eq!(measure(&scored(&[1.0], &[]), 0.0), None);
+        assert_eq!(measure(&scored(&[1.0], &[])), None);
     }
 
     #[test]
     fn a_thousand_ham_may_lose_one() {
         let ham: Vec<f64> = (0..1_000).map(f64::from).collect();
-        let measures = measure(&scored(&ham, &[998.5, 999.5]), 0.0).unwrap();
+        let measures = measure(&scored(&ham, &[998.5, 999.5])).unwrap();
         assert_eq!((measures.missed_at_tenth, measures.missed_at_hundredth), (0.0, 50.0));
     }
 

@@ -9,25 +9,31 @@
 //! gets a view of its own in [`Features`] and a field in [`Model`].
 
 mod bayes;
+mod calibration;
 mod extract;
 mod features;
 mod hash;
+mod linear;
 mod measure;
 mod model;
 mod opinion;
+mod snapshot;
 mod trail;
+mod unspoken;
+mod view;
 mod words;
 
 #[cfg(test)]
 mod tests;
 
-pub use bayes::MIN_LESSONS;
-pub use extract::{Extracted, MAX_TEXT_BYTES, MAX_TEXT_WORDS, MessageKey, extract};
-pub use features::{Features, InvalidFeatures, MAX_ENCODED_BYTES, MAX_SLOTS};
+pub use extract::{Extracted, MessageKey, extract};
+pub use features::{Features, InvalidFeatures, MAX_ENCODED_BYTES, MAX_SLOTS, View};
 pub use hash::FeatureKey;
 pub use measure::{Measures, Scored, calibration_error, measure};
-pub use model::{InvalidSnapshot, MAX_SNAPSHOT_BYTES, Model};
-pub use opinion::{Evidence, HAM_TO, Opinion, SPAM_FROM, State};
+pub use model::{MIN_LESSONS, Model};
+pub use opinion::{Evidence, Opinion, State};
+pub use snapshot::{InvalidSnapshot, MAX_SNAPSHOT_BYTES};
+pub use unspoken::{Unspoken, UnspokenRings};
 
 /// What somebody said of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +59,15 @@ impl Label {
     }
 }
 
+/// How much a lesson counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Weight {
+    /// A person gave it.
+    Whole,
+    /// It follows from what a person said of other messages, or the gateway gave it itself.
+    Half,
+}
+
 /// A message's features and what somebody said of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lesson {
@@ -60,15 +75,8 @@ pub struct Lesson {
     pub label: Label,
     /// Of what.
     pub features: Features,
-}
-
-/// What one line of the log does to a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// The number of the line; they ascend, with gaps.
-    pub sequence: i64,
-    /// The lesson that is no longer in force from here on.
-    pub unlearn: Option<Lesson>,
-    /// The lesson that is in force from here on.
-    pub learn: Option<Lesson>,
+    /// How much it counts.
+    pub weight: Weight,
+    /// Who said it, by a number.
+    pub teacher: u32,
 }

@@ -3,19 +3,14 @@
 use crate::privacy::Redacted;
 use crate::verdict::{Finding, Symbol};
 
-/// From this probability on a message is spam.
-pub const SPAM_FROM: f64 = 0.95;
-/// Up to this probability a message is ham.
-pub const HAM_TO: f64 = 0.05;
+/// Points where spam begins: there the default policy keeps a message.
+const SPAM_POINTS: f64 = 5.0;
+/// Most points for either side.
+const MAX_POINTS: f64 = 15.0;
+/// The score of which a unit is never worth more points than this bound gives.
+const LEAST_BOUND: f64 = 2.0;
 
-/// Points at the threshold and at certainty, for spam and for ham. By itself the opinion marks a message at
-/// the threshold and keeps it from log-odds of about 5.5 on, with the thresholds of the default policy.
-const SPAM_POINTS: (f64, f64) = (4.0, 8.0);
-const HAM_POINTS: (f64, f64) = (-0.5, -3.0);
-/// Log-odds that count as certainty.
-const CERTAIN: f64 = 8.0;
-
-/// What a probability amounts to.
+/// What a score amounts to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Like the ham that was learned.
@@ -40,43 +35,34 @@ pub struct Evidence {
 /// A judgement of one message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Opinion {
-    /// Between 0 for ham and 1 for spam, where there is as much of one as of the other.
+    /// The sum of what the models say, on a scale of their own: higher is more likely spam.
+    pub score: f64,
+    /// Of spam, by what became of messages with such scores.
     pub probability: f64,
     /// What it amounts to.
     pub state: State,
+    /// The score from which on it amounts to spam.
+    pub spam_from: f64,
+    /// Of spam, by the Bayes filter alone.
+    pub bayes: f64,
     /// The words that speak for spam, the strongest first, five at most.
     pub for_spam: Vec<Evidence>,
     /// The words that speak for ham, the strongest first, five at most.
     pub for_ham: Vec<Evidence>,
-    log_odds: f64,
+}
+
+/// Returns the probability of these log-odds.
+pub(super) fn logistic(log_odds: f64) -> f64 {
+    1.0 / (1.0 + (-log_odds).exp())
 }
 
 impl Opinion {
-    pub(super) fn new(log_odds: f64, for_spam: Vec<Evidence>, for_ham: Vec<Evidence>) -> Self {
-        let probability = 1.0 / (1.0 + (-log_odds).exp());
-        let state = match probability {
-            p if p >= SPAM_FROM => State::Spam,
-            p if p <= HAM_TO => State::Ham,
-            _ => State::Unsure,
-        };
-        Opinion { probability, state, for_spam, for_ham, log_odds }
-    }
-
-    /// Returns how much more likely the message is spam than ham: the logarithm of the odds.
-    pub fn log_odds(&self) -> f64 {
-        self.log_odds
-    }
-
-    /// Returns the points of the opinion: +4 to +8 for spam, -0.5 to -3 for ham, none between.
+    /// Returns the points of the opinion, on the scale on which rules give theirs: 5 at the score where spam begins,
+    /// and in proportion from there, 15 at most for either side. The first lessons have low scores, so that rules
+    /// carry the first messages.
     pub fn points(&self) -> f64 {
-        let ((at, full), threshold) = match self.state {
-            State::Spam => (SPAM_POINTS, SPAM_FROM),
-            State::Ham => (HAM_POINTS, HAM_TO),
-            State::Unsure => return 0.0,
-        };
-        let threshold = (threshold / (1.0 - threshold)).ln().abs();
-        let certainty = ((self.log_odds.abs() - threshold) / (CERTAIN - threshold)).clamp(0.0, 1.0);
-        at + (full - at) * certainty
+        let points = SPAM_POINTS * self.score / self.spam_from.max(LEAST_BOUND);
+        points.clamp(-MAX_POINTS, MAX_POINTS)
     }
 
     /// Returns the opinion as a finding: `BAYES_SPAM`, `BAYES_UNSURE` or `BAYES_HAM`.
@@ -106,34 +92,50 @@ fn list(evidence: &[Evidence]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn check(log_odds: f64, state: State, points: f64) {
-        let opinion = Opinion::new(log_odds, Vec::new(), Vec::new());
-        assert_eq!(opinion.state, state, "{log_odds}");
-        assert!((opinion.points() - points).abs() < 0.01, "{log_odds}: {}", opinion.points());
+    fn opinion(score: f64, spam_from: f64) -> Opinion {
+        Opinion {
+            score,
+            probability: 0.5,
+            state: State::Unsure,
+            spam_from,
+            bayes: 0.5,
+            for_spam: Vec::new(),
+            for_ham: Vec::new(),
+        }
     }
 
     #[test]
-    fn points_grow_with_certainty() {
-        check(2.945, State::Spam, 4.0);
-        check(5.472, State::Spam, 6.0);
-        check(70.0, State::Spam, 8.0);
-        check(0.0, State::Unsure, 0.0);
-        check(2.9, State::Unsure, 0.0);
-        check(-2.945, State::Ham, -0.5);
-        check(-5.472, State::Ham, -1.75);
-        check(-70.0, State::Ham, -3.0);
+    fn points_are_those_of_the_policy_where_spam_begins() {
+        for (score, spam_from, points) in [
+            (4.0, 4.0, 5.0),
+            (2.0, 4.0, 2.5),
+            (-4.0, 4.0, -5.0),
+            (90.0, 4.0, 15.0),
+            (-90.0, 4.0, -15.0),
+            (1.0, 0.0, 2.5),
+        ] {
+            assert_eq!(opinion(score, spam_from).points(), points, "{score} {spam_from}");
+        }
     }
 
     #[test]
-    fn a_finding_explains_itself_in_words_and_counts() {
-        let evidence = Evidence { words: Redacted::new("\"invoice overdue\"".to_owned()), spam: 41, ham: 2 };
-        let opinion = Opinion::new(5.0, vec![evidence], Vec::new());
-        let finding = opinion.finding();
-        assert_eq!(finding.symbol.as_str(), "BAYES_SPAM");
-        assert_eq!(
-            finding.explanation.expose(),
-            "It has what was seen before in spam: \"invoice overdue\" (41 spam, 2 ham)."
-        );
-        assert!(!format!("{opinion:?} {finding:?}").contains("invoice"));
+    fn a_finding_names_the_words_of_its_side() {
+        let evidence = |words: &str| Evidence { words: Redacted::new(words.to_owned()), spam: 4, ham: 1 };
+        let base = Opinion {
+            for_spam: vec![evidence("offer")],
+            for_ham: vec![evidence("minutes")],
+            ..opinion(1.0, 4.0)
+        };
+        for (state, symbol, named) in [
+            (State::Spam, "BAYES_SPAM", &["offer (4 spam, 1 ham)"][..]),
+            (State::Ham, "BAYES_HAM", &["minutes (4 spam, 1 ham)"]),
+            (State::Unsure, "BAYES_UNSURE", &["offer", "minutes"]),
+        ] {
+            let finding = Opinion { state, ..base.clone() }.finding();
+            assert_eq!(finding.symbol.as_str(), symbol);
+            let text = finding.explanation.expose();
+            assert!(named.iter().all(|words| text.contains(words)), "{text}");
+        }
+        assert!(!opinion(0.0, 4.0).finding().explanation.expose().contains(':'));
     }
 }

@@ -35,7 +35,14 @@ fn check(session: &Client, copy: &[u8]) {
     let original = parse(&wire(ORIGINAL));
     let scored = extract(&original, Some(session), &key());
     let learned = parse(copy);
-    assert_eq!(scored.features, extract(&learned, None, &key()).features);
+    let copied = extract(&learned, None, &key());
+    let features = |of: &Extracted, other: &Extracted| -> Vec<String> {
+        let view = |origin: &super::words::Origin| other.features.view(origin.kind.view());
+        let missing = of.words.origins.iter().filter(|origin| !view(origin).contains(&origin.slot));
+        missing.map(|origin| of.words.describe(origin)).collect()
+    };
+    assert_eq!((features(&scored, &copied), features(&copied, &scored)), (Vec::new(), Vec::new()));
+    assert!(scored.features == copied.features);
     assert_eq!(MessageKey::of(&original, &key()), MessageKey::of(&learned, &key()));
 }
 
@@ -93,8 +100,8 @@ fn features_depend_on_the_key_and_the_hop() {
     let elsewhere = extract(&message, Some(&client("203.0.113.9:1", "a.example")), &key());
     let other_key = extract(&message, None, &FeatureKey::from_bytes([6; 32]));
     assert_ne!(here.features, elsewhere.features);
-    let shared = |slot: &&u32| here.features.words().contains(slot);
-    assert!(other_key.features.words().iter().filter(shared).count() < 3);
+    let shared = |slot: &&u32| here.features.view(View::Header).contains(slot);
+    assert!(other_key.features.view(View::Header).iter().filter(shared).count() < 20);
     assert!(!format!("{here:?}").contains("invoice"));
 }
 
@@ -108,26 +115,28 @@ fn lessons(count: usize) -> Model {
         let spam = mail("Claim your prize", &format!("You won lottery money number {n}, send bank details"));
         let ham =
             mail("Minutes of the meeting", &format!("We talked about item {n} of the agenda on Tuesday"));
-        model.learn(&Lesson { label: Label::Spam, features: spam.features });
-        model.learn(&Lesson { label: Label::Ham, features: ham.features });
+        for (label, features) in [(Label::Spam, spam.features), (Label::Ham, ham.features)] {
+            model.learn(&Lesson { label, features, weight: Weight::Whole, teacher: 0 });
+        }
     }
     model
 }
 
 #[test]
-fn there_is_no_opinion_before_both_labels_were_learned() {
+fn there_is_no_opinion_before_anything_was_learned() {
     let message = mail("Claim your prize", "lottery money");
     assert_eq!(Model::new().judge(&message), None);
-    assert_eq!(lessons(2).judge(&message), None);
-    assert!(lessons(3).judge(&message).is_some());
+    assert_eq!(lessons(1).judge(&message).unwrap().state, State::Unsure);
 }
 
 #[test]
-fn the_first_lessons_have_a_weak_voice() {
+fn the_first_lessons_call_nothing_spam() {
     let message = mail("Claim your prize", "You won lottery money, send bank details");
-    let probability = |count| lessons(count).judge(&message).unwrap().probability;
-    let (few, some, many) = (probability(3), probability(20), probability(200));
-    assert!(0.5 < few && few < some && some < many, "{few} {some} {many}");
+    for (count, state) in [(1, State::Unsure), (2, State::Unsure), (3, State::Spam)] {
+        let opinion = lessons(count).judge(&message).unwrap();
+        assert_eq!(opinion.state, state, "{count}");
+        assert_eq!(opinion.points() > 2.5, state == State::Spam, "{count}: {}", opinion.points());
+    }
 }
 
 #[test]
@@ -137,13 +146,13 @@ fn opinions_follow_the_lessons_and_name_their_words() {
     assert_eq!(spam.state, State::Spam);
     assert!(spam.for_spam.iter().all(|evidence| evidence.spam == 100 && evidence.ham == 0), "{spam:?}");
     let finding = spam.finding();
-    assert!(finding.score.points() > 1.0);
+    assert!(finding.score.points() > 5.0);
     assert!(finding.explanation.expose().contains("(100 spam, 0 ham)"), "{}", finding.explanation.expose());
     let ham = model.judge(&mail("Minutes of the meeting", "We talked about the agenda on Tuesday")).unwrap();
     assert_eq!(ham.state, State::Ham);
     assert!(ham.finding().score.points() < 0.0);
     let neither = model.judge(&mail("Zzz", "qqq")).unwrap();
-    assert_eq!(neither.state, State::Unsure, "{neither:?}");
+    assert!(neither.points().abs() < 2.0, "{neither:?}");
 }
 
 #[test]
@@ -161,5 +170,7 @@ fn a_hostile_message_stays_inside_the_limits() {
             .collect(),
         ..Default::default()
     };
-    assert!(extract(&message, None, &key()).features.words().len() <= MAX_SLOTS);
+    let features = extract(&message, None, &key()).features;
+    assert!(View::ALL.into_iter().all(|view| features.view(view).len() <= MAX_SLOTS));
+    assert!(features.encode().len() <= MAX_ENCODED_BYTES);
 }

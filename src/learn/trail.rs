@@ -84,6 +84,8 @@ pub(super) struct Trail<'a> {
     pub(super) fields: Vec<&'a Header>,
     /// The hops, newest first.
     pub(super) hops: Vec<Hop>,
+    /// The hop of our own session, where it is known; it is also the first of the hops.
+    pub(super) session: Option<Hop>,
 }
 
 impl<'a> Trail<'a> {
@@ -92,14 +94,14 @@ impl<'a> Trail<'a> {
     pub(super) fn read(headers: &'a [Header], client: Option<&Client>) -> Self {
         let is_received = |header: &Header| header.name.eq_ignore_ascii_case("Received");
         let is_ours = |header: &Header| is_received(header) && header.value.contains(OUR_COMMENT);
-        let mut hops = Vec::new();
+        let mut session = None;
         let mut below = headers;
         match client {
-            Some(client) => hops.push(Hop::of_client(client)),
+            Some(client) => session = Some(Hop::of_client(client)),
             None => {
                 let ours = headers.iter().take(MAX_FIELDS).position(is_ours);
                 if let Some((received, rest)) = ours.and_then(|at| headers.get(at..)?.split_first()) {
-                    hops.push(Hop::read(&received.value));
+                    session = Some(Hop::read(&received.value));
                     below = rest;
                 }
             }
@@ -107,9 +109,8 @@ impl<'a> Trail<'a> {
         let fields: Vec<&Header> =
             below.iter().filter(|header| !is_added(&header.name)).take(MAX_FIELDS).collect();
         let older = fields.iter().filter(|header| is_received(header)).map(|header| Hop::read(&header.value));
-        hops.extend(older.take(MAX_HOPS));
-        hops.truncate(MAX_HOPS);
-        Trail { fields, hops }
+        let hops = session.clone().into_iter().chain(older).take(MAX_HOPS).collect();
+        Trail { fields, hops, session }
     }
 }
 

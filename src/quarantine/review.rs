@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::entry::{EntryId, State};
 use super::search::Scope;
 use super::{Error, Quarantine};
-use crate::learn::{Features, Label, Lesson, MessageKey};
+use crate::learn::{Features, Label, MessageKey};
 use crate::metrics::Counter;
 use crate::store::timestamp::to_column;
 use crate::store::{LessonError, LessonLog, NewLesson, Teacher};
@@ -247,7 +247,8 @@ async fn teach(
     let Some(content) = content else { return Ok(None) };
     let lesson = NewLesson {
         message: content.message,
-        lesson: Lesson { label, features: content.features.clone() },
+        label,
+        features: content.features.clone(),
         teacher: teacher.clone(),
         learned_at: now,
     };

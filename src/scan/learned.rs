@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::Instant;
 
-use crate::learn::{Extracted, FeatureKey, Label, Lesson, MessageKey, Model, Opinion, extract};
+use crate::learn::{Extracted, FeatureKey, Label, MessageKey, Model, Opinion, extract};
 use crate::mail::Client;
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Gauge};
@@ -28,8 +28,10 @@ use crate::store::{
     Appended, LessonError, LessonLog, LogEntry, NewLesson, Records, State, StateError, Teacher,
 };
 
-/// The name of the snapshot in the state store.
+/// The names of the snapshots in the state store: of the model in service, and of the model where it last passed a
+/// multiple of so many lines. What is taken back is folded anew from the newest of them that is older.
 const SNAPSHOT: &str = "model";
+const CHECKPOINTS: [(&str, i64); 2] = [("model-10000", 10_000), ("model-100000", 100_000)];
 /// Lines that are read and folded at a time.
 const BATCH_LINES: u32 = 500;
 /// While the model is far behind, it is swapped every so many lines.
@@ -97,7 +99,7 @@ impl Learned {
     ) -> Result<Self, LearnedError> {
         let log = LessonLog::new(records);
         let began = log.last_sequence().await?;
-        let model = read_snapshot(&log, Arc::clone(&state)).await?.unwrap_or_default();
+        let model = read_snapshots(&log, &state).await?;
         let stored = AtomicI64::new(model.sequence());
         let inner = Inner {
             model: ArcSwap::from_pointee(model),
@@ -146,7 +148,8 @@ impl Learned {
     ) -> NewLesson {
         NewLesson {
             message: MessageKey::of(message, &self.inner.key),
-            lesson: Lesson { label, features: self.extract(message, client).features },
+            label,
+            features: self.extract(message, client).features,
             teacher,
             learned_at: now,
         }
@@ -183,28 +186,47 @@ impl Learned {
     /// [`LearnedError`]; the model in service is then as far as it came.
     pub async fn load(&self) -> Result<Arc<Model>, LearnedError> {
         let _one_at_a_time = self.inner.folding.lock().await;
-        let mut swapped = self.model().sequence();
-        let mut working: Option<Model> = None;
+        let end = self.inner.log.last_sequence().await?;
+        let current = self.model();
+        if current.sequence() == end {
+            return Ok(current);
+        }
+        let is_standing = stands(&self.inner.log, &current).await?;
+        // What was taken back is not in the model that serves for long: it is folded anew, from the last snapshot
+        // before the line that went, and takes its place whole.
+        let mut working = if is_standing {
+            Model::clone(&current)
+        } else {
+            read_snapshots(&self.inner.log, &self.inner.state).await?
+        };
+        let mut swapped = working.sequence();
         loop {
-            let sequence = working.as_ref().map_or(swapped, Model::sequence);
-            let entries = self.inner.log.after(sequence, BATCH_LINES).await?;
-            if entries.is_empty() {
+            let entries = self.inner.log.in_force_after(working.sequence(), BATCH_LINES).await?;
+            let (before, is_last) = (working.sequence(), entries.len() < BATCH_LINES as usize);
+            self.count(&entries);
+            working = spawn_blocking(move || fold(working, &entries)).await?;
+            if is_last {
                 break;
             }
-            self.count(&entries);
-            let (current, before) = (self.model(), working.take());
-            let model = spawn_blocking(move || fold(before.unwrap_or_else(|| (*current).clone()), &entries));
-            let model = model.await?;
-            if model.sequence() - swapped >= SWAP_LINES {
-                swapped = model.sequence();
-                self.swap(Some(model));
-            } else {
-                working = Some(model);
+            if is_standing && working.sequence() - swapped >= SWAP_LINES {
+                swapped = working.sequence();
+                self.swap(Some(working.clone()));
+            }
+            let now = working.sequence();
+            for (name, _) in CHECKPOINTS.iter().filter(|(_, lines)| now / lines > before / lines) {
+                let model = Arc::new(working);
+                if let Err(error) = put_snapshot(&self.inner, name, Arc::clone(&model)).await {
+                    tracing::warn!(
+                        name,
+                        error = error_chain(&error),
+                        "a snapshot of the model was not stored"
+                    );
+                }
+                working = Arc::unwrap_or_clone(model);
             }
         }
-        if working.is_some() {
-            self.swap(working);
-        }
+        working.follow(working.sequence().max(end), None);
+        self.swap(Some(working));
         Ok(self.model())
     }
 
@@ -218,13 +240,7 @@ impl Learned {
         if self.inner.stored.load(Ordering::Relaxed) == sequence {
             return Ok(());
         }
-        let mut bytes = proof(&self.inner.log, sequence).await?;
-        let state = Arc::clone(&self.inner.state);
-        spawn_blocking(move || {
-            bytes.extend(model.snapshot());
-            state.put(SNAPSHOT, &bytes)
-        })
-        .await??;
+        put_snapshot(&self.inner, SNAPSHOT, model).await?;
         self.inner.stored.store(sequence, Ordering::Relaxed);
         Ok(())
     }
@@ -282,9 +298,8 @@ impl Learned {
     }
 
     fn count(&self, entries: &[LogEntry]) {
-        let new = entries.iter().filter(|entry| entry.step.sequence > self.inner.began);
-        for lesson in new.filter_map(|entry| entry.step.learn.as_ref()) {
-            Counter::Lessons.increment(&[("label", lesson.label.as_str())]);
+        for entry in entries.iter().filter(|entry| entry.sequence > self.inner.began) {
+            Counter::Lessons.increment(&[("label", entry.lesson.label.as_str())]);
         }
     }
 }
@@ -297,7 +312,7 @@ impl std::fmt::Debug for Learned {
 
 fn fold(mut model: Model, entries: &[LogEntry]) -> Model {
     for entry in entries {
-        model.follow(&entry.step);
+        model.follow(entry.sequence, Some(&entry.lesson));
     }
     model
 }
@@ -308,23 +323,51 @@ async fn proof(log: &LessonLog, sequence: i64) -> Result<Vec<u8>, LessonError> {
     Ok(message.unwrap_or_else(|| vec![0; MESSAGE_KEY_BYTES]))
 }
 
-async fn read_snapshot(log: &LessonLog, state: Arc<dyn State>) -> Result<Option<Model>, LearnedError> {
-    let read = spawn_blocking(move || {
-        let Some(bytes) = state.get(SNAPSHOT).map_err(|error| error_chain(&error))? else { return Ok(None) };
-        let (proof, model) = bytes.split_at_checked(MESSAGE_KEY_BYTES).unwrap_or_default();
-        let model = Model::restore(model).map_err(|error| error_chain(&error))?;
-        Ok::<_, String>(Some((proof.to_vec(), model)))
-    });
-    let reason = match read.await? {
-        Ok(None) => return Ok(None),
-        Ok(Some((found, model))) => {
-            if model.sequence() > 0 && log.message_at(model.sequence()).await? == Some(found) {
-                return Ok(Some(model));
+/// Stores a model under a name.
+async fn put_snapshot(inner: &Inner, name: &'static str, model: Arc<Model>) -> Result<(), LearnedError> {
+    let mut bytes = proof(&inner.log, model.sequence()).await?;
+    let state = Arc::clone(&inner.state);
+    spawn_blocking(move || {
+        bytes.extend(model.snapshot());
+        state.put(name, &bytes)
+    })
+    .await??;
+    Ok(())
+}
+
+/// Whether a model is what the log gives up to its line: nothing before that has gone or come back since.
+async fn stands(log: &LessonLog, model: &Model) -> Result<bool, LessonError> {
+    Ok(log.disturbed_after(model.sequence()).await?.is_none_or(|oldest| oldest > model.sequence()))
+}
+
+/// Returns the newest stored model that stands, or the one that has learned nothing.
+async fn read_snapshots(log: &LessonLog, state: &Arc<dyn State>) -> Result<Model, LearnedError> {
+    for name in [SNAPSHOT].into_iter().chain(CHECKPOINTS.map(|(name, _)| name)) {
+        let state = Arc::clone(state);
+        let read = spawn_blocking(move || {
+            let Some(bytes) = state.get(name).map_err(|error| error_chain(&error))? else { return Ok(None) };
+            let (proof, model) = bytes.split_at_checked(MESSAGE_KEY_BYTES).unwrap_or_default();
+            let model = Model::restore(model).map_err(|error| error_chain(&error))?;
+            Ok::<_, String>(Some((proof.to_vec(), model)))
+        });
+        let reason = match read.await? {
+            Ok(None) => continue,
+            Ok(Some((found, model))) => {
+                if log.message_at(model.sequence()).await? == Some(found) {
+                    if stands(log, &model).await? {
+                        return Ok(model);
+                    }
+                    continue;
+                }
+                "it is of another log".to_owned()
             }
-            "it is of another log".to_owned()
-        }
-        Err(reason) => reason,
-    };
-    tracing::warn!(reason, "the snapshot of the model is of no use; the log of lessons is folded again");
-    Ok(None)
+            Err(reason) => reason,
+        };
+        tracing::warn!(
+            name,
+            reason,
+            "a snapshot of the model is of no use; the log of lessons is folded again"
+        );
+    }
+    Ok(Model::new())
 }

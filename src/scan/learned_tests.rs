@@ -52,11 +52,12 @@ async fn teach(learned: &Learned, count: usize) {
 
 /// Compares the model in service with one folded from the whole log.
 async fn check(house: &House, model: &Model) {
-    let entries = LessonLog::new(&house.records).after(0, 1_000).await.unwrap();
+    let log = LessonLog::new(&house.records);
     let mut expected = Model::new();
-    for entry in &entries {
-        expected.follow(&entry.step);
+    for entry in &log.in_force_after(0, 1_000).await.unwrap() {
+        expected.follow(entry.sequence, Some(&entry.lesson));
     }
+    expected.follow(log.last_sequence().await.unwrap(), None);
     assert!(*model == expected);
 }
 
@@ -183,7 +184,7 @@ async fn a_lesson_taken_back_leaves_the_model_in_service() {
     teach(&learned, 4).await;
     learned.load().await.unwrap();
     let message = parse(b"Subject: one more\r\n\r\nwords\r\n");
-    let lesson = learned.lesson(&message, None, Label::Ham, Teacher::Automatic, NOW);
+    let lesson = learned.lesson(&message, None, Label::Ham, Teacher::Cli, NOW);
     let mut connection = house.records.pool().acquire().await.unwrap();
     let sequence = LessonLog::append(&mut connection, &lesson).await.unwrap();
     assert_eq!(learned.load().await.unwrap().lessons(), (5, 4));

@@ -1,17 +1,18 @@
 //! The log of lessons: append-only, in the records store.
 //!
 //! Each line says what somebody taught, or takes such a line back. A message counts once, with the label of
-//! the last line about it that was not taken back; so each line, when it is written, knows what it does to a
-//! model ([`Step`]), and a model at a sequence number is a pure function of the log. Lines hold slots
-//! and keyed hashes, no text.
+//! the last line about it that was not taken back: that line is in force. A model is the fold of the lines in force,
+//! in order. A line notes, when it is written, which others it takes out of force or puts back, so that it is known
+//! which models it leaves standing. Lines hold slots and keyed hashes, no text.
 
+use sha2::{Digest, Sha256};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row, SqliteConnection, SqlitePool};
 use thiserror::Error;
 use time::OffsetDateTime;
 
 use super::Records;
-use crate::learn::{Features, InvalidFeatures, Label, Lesson, MessageKey, Step};
+use crate::learn::{Features, InvalidFeatures, Label, Lesson, MessageKey, Weight};
 use crate::privacy::Pseudonym;
 
 /// Who taught a lesson.
@@ -19,8 +20,10 @@ use crate::privacy::Pseudonym;
 pub enum Teacher {
     /// Somebody at the command line.
     Cli,
-    /// The gateway itself.
+    /// The gateway itself, of a message on which all that it knows agrees.
     Automatic,
+    /// The gateway itself, of a message of which nobody complained.
+    Implied,
     /// A person, by pseudonym.
     Person(Pseudonym),
 }
@@ -30,6 +33,7 @@ impl Teacher {
         match self {
             Teacher::Cli => "cli",
             Teacher::Automatic => "automatic",
+            Teacher::Implied => "implied",
             Teacher::Person(pseudonym) => pseudonym.as_str(),
         }
     }
@@ -40,8 +44,10 @@ impl Teacher {
 pub struct NewLesson {
     /// Of which message.
     pub message: MessageKey,
-    /// What is taught.
-    pub lesson: Lesson,
+    /// What is said of it.
+    pub label: Label,
+    /// Its features.
+    pub features: Features,
     /// Who teaches it.
     pub teacher: Teacher,
     /// When.
@@ -59,13 +65,13 @@ pub struct Appended {
     pub already_known: u64,
 }
 
-/// A line of the log, as the models need it.
+/// A lesson in force and its line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
-    /// Of which message.
-    pub message: MessageKey,
-    /// What the line does to a model.
-    pub step: Step,
+    /// The number of the line; they ascend, with gaps.
+    pub sequence: i64,
+    /// What a model learns.
+    pub lesson: Lesson,
 }
 
 /// Why the log does not answer.
@@ -169,7 +175,7 @@ impl LessonLog {
         let mut appended = Appended::default();
         for new in batch {
             match in_force(&mut transaction, new.message, None).await? {
-                Some((_, label)) if label == new.lesson.label => appended.already_known += 1,
+                Some((_, label)) if label == new.label => appended.already_known += 1,
                 known => {
                     let ends = known.map(|(sequence, _)| sequence);
                     write(&mut transaction, new, ends).await?;
@@ -181,26 +187,37 @@ impl LessonLog {
         Ok(appended)
     }
 
-    /// Returns the lines after a sequence number, in order, at most `limit` and at most [`MAX_BATCH`].
+    /// Returns the lessons after a line that are in force, in order, at most `limit` and at most [`MAX_BATCH`].
     ///
     /// # Errors
     /// [`LessonError`]; a line that cannot be read is an error, for a model without it would be another.
-    pub async fn after(&self, sequence: i64, limit: u32) -> Result<Vec<LogEntry>, LessonError> {
+    pub async fn in_force_after(&self, sequence: i64, limit: u32) -> Result<Vec<LogEntry>, LessonError> {
         let rows = sqlx::query(
-            "SELECT line.sequence, line.message, line.label, line.features,
-                    ended.sequence AS ended, ended.label AS ended_label, ended.features AS ended_features,
-                    revived.sequence AS revived, revived.label AS revived_label,
-                    revived.features AS revived_features
-             FROM lessons line
-             LEFT JOIN lessons ended ON ended.sequence = line.ends
-             LEFT JOIN lessons revived ON revived.sequence = line.revives
-             WHERE line.sequence > ? ORDER BY line.sequence LIMIT ?",
+            "SELECT sequence, label, features, teacher FROM lessons line
+             WHERE sequence > ? AND kind = 'learn'
+               AND NOT EXISTS (SELECT 1 FROM lessons taken WHERE taken.retracts = line.sequence)
+               AND NOT EXISTS (
+                   SELECT 1 FROM lessons later
+                   WHERE later.message = line.message AND later.kind = 'learn' AND later.sequence > line.sequence
+                     AND NOT EXISTS (SELECT 1 FROM lessons taken WHERE taken.retracts = later.sequence))
+             ORDER BY sequence LIMIT ?",
         )
         .bind(sequence)
         .bind(limit.min(MAX_BATCH))
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(entry).collect()
+    }
+
+    /// Returns the oldest line that later ones than `sequence` took out of force, or put into force again. A model
+    /// that was folded up to `sequence` holds as long as there is none, or only one after it.
+    ///
+    /// # Errors
+    /// [`LessonError::Store`].
+    pub async fn disturbed_after(&self, sequence: i64) -> Result<Option<i64>, LessonError> {
+        let query = "SELECT min(min(coalesce(ends, revives), coalesce(revives, ends))) FROM lessons
+                     WHERE sequence > ?";
+        Ok(sqlx::query_scalar(query).bind(sequence).fetch_one(&self.pool).await?)
     }
 
     /// Returns the number of the last line; 0 when there is none.
@@ -262,9 +279,9 @@ async fn write(
          VALUES ('learn', ?, ?, ?, ?, ?, ?)",
     )
     .bind(ends)
-    .bind(new.lesson.label.as_str())
+    .bind(new.label.as_str())
     .bind(new.message.0.as_slice())
-    .bind(new.lesson.features.encode())
+    .bind(new.features.encode())
     .bind(new.learned_at.unix_timestamp())
     .bind(new.teacher.as_str())
     .execute(connection)
@@ -274,30 +291,15 @@ async fn write(
 
 fn entry(row: &SqliteRow) -> Result<LogEntry, LessonError> {
     let sequence: i64 = row.try_get("sequence")?;
-    let message: Vec<u8> = row.try_get("message")?;
-    let message = MessageKey(message.try_into().map_err(|_| LessonError::Malformed(sequence))?);
-    let own = lesson(row, sequence, "label", "features")?;
-    let unlearn = match row.try_get::<Option<i64>, _>("ended")? {
-        Some(ended) => lesson(row, ended, "ended_label", "ended_features")?,
-        None => None,
-    };
-    let learn = match row.try_get::<Option<i64>, _>("revived")? {
-        Some(revived) => lesson(row, revived, "revived_label", "revived_features")?,
-        None => own,
-    };
-    Ok(LogEntry { message, step: Step { sequence, unlearn, learn } })
-}
-
-fn lesson(
-    row: &SqliteRow,
-    sequence: i64,
-    label: &str,
-    features: &str,
-) -> Result<Option<Lesson>, LessonError> {
-    let label: Option<&str> = row.try_get(label)?;
-    let features: Option<&[u8]> = row.try_get(features)?;
-    let (Some(label), Some(features)) = (label, features) else { return Ok(None) };
-    let label = Label::from_name(label).ok_or(LessonError::Malformed(sequence))?;
-    let features = Features::decode(features).map_err(|source| LessonError::Features { sequence, source })?;
-    Ok(Some(Lesson { label, features }))
+    let label = Label::from_name(row.try_get("label")?).ok_or(LessonError::Malformed(sequence))?;
+    let features = Features::decode(row.try_get("features")?)
+        .map_err(|source| LessonError::Features { sequence, source })?;
+    let teacher: &str = row.try_get("teacher")?;
+    let is_half = [Teacher::Automatic, Teacher::Implied].iter().any(|half| half.as_str() == teacher);
+    let weight = if is_half { Weight::Half } else { Weight::Whole };
+    let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(teacher));
+    Ok(LogEntry {
+        sequence,
+        lesson: Lesson { label, features, weight, teacher: u32::from_le_bytes([a, b, c, d]) },
+    })
 }

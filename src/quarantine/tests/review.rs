@@ -3,15 +3,15 @@ use crate::learn::{Features, MessageKey, Model};
 use crate::store::LessonLog;
 
 fn content() -> Content {
-    Content { message: MessageKey([1; 16]), features: Features::new(vec![3, 5, 8]) }
+    Content { message: MessageKey([1; 16]), features: Features::new([vec![3], vec![5], vec![8], vec![13]]) }
 }
 
 /// Returns the spam and ham lessons in force.
 async fn lessons(house: &House) -> (u32, u32) {
     let log = LessonLog::new(&house.quarantine.records);
     let mut model = Model::new();
-    for entry in log.after(0, 1000).await.unwrap() {
-        model.follow(&entry.step);
+    for entry in log.in_force_after(0, 1000).await.unwrap() {
+        model.follow(entry.sequence, Some(&entry.lesson));
     }
     let (ham, spam) = model.lessons();
     (spam, ham)

@@ -1,0 +1,89 @@
+//! A linear model over one view of a message: logistic regression, learned on line with AdaGrad (Duchi, Hazan and
+//! Singer, 2011).
+//!
+//! Of n slots each has the value 1/sqrt(n), so that long and short messages weigh the same.
+
+use super::features::SLOT_BITS;
+use super::opinion::logistic;
+
+/// An error below this teaches nothing.
+const LEAST_ERROR: f64 = 0.001;
+/// Keeps the first step of a weight finite.
+const EPSILON: f64 = 1e-7;
+
+/// A weight and the sum of its squared gradients: they are changed together.
+pub(super) type Cell = [f32; 2];
+
+/// The weights of one view.
+#[derive(Clone, PartialEq)]
+pub(super) struct Linear {
+    pub(super) cells: Vec<Cell>,
+    /// How far a lesson moves the weights.
+    rate: f64,
+}
+
+impl Linear {
+    pub(super) fn new(rate: f64) -> Self {
+        Linear { cells: vec![[0.0; 2]; 1 << SLOT_BITS], rate }
+    }
+
+    /// Returns the logarithm of the odds that a message with these slots is spam, as far as this view tells.
+    pub(super) fn margin(&self, slots: &[&[u32]]) -> f64 {
+        let weight =
+            |slot: &u32| self.cells.get(*slot as usize).map_or(0.0, |[weight, _]| f64::from(*weight));
+        let sum: f64 = slots.iter().copied().flatten().map(weight).sum();
+        sum * value(slots)
+    }
+
+    /// Moves the weights towards a label, on the error of this view alone. `share` lessens the rate.
+    pub(super) fn learn(&mut self, slots: &[&[u32]], is_spam: bool, share: f64) {
+        let error = f64::from(u8::from(is_spam)) - logistic(self.margin(slots));
+        if error.abs() < LEAST_ERROR {
+            return;
+        }
+        let gradient = error * value(slots);
+        let square = gradient * gradient;
+        for slot in slots.iter().copied().flatten().map(|slot| *slot as usize) {
+            if let Some([weight, squares]) = self.cells.get_mut(slot) {
+                let sum = f64::from(*squares) + square;
+                *squares = single(sum);
+                *weight = single(f64::from(*weight) + share * self.rate * gradient / (sum + EPSILON).sqrt());
+            }
+        }
+    }
+}
+
+/// The value of each slot of a message.
+fn value(slots: &[&[u32]]) -> f64 {
+    let count: usize = slots.iter().map(|slots| slots.len()).sum();
+    1.0 / (count.max(1) as f64).sqrt()
+}
+
+/// Rounds to single precision, in which weights are kept.
+#[allow(clippy::cast_possible_truncation, reason = "rounding is what is meant, and the values are small")]
+fn single(value: f64) -> f32 {
+    value as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_learned_is_told_apart_and_what_is_certain_teaches_nothing() {
+        let mut model = Linear::new(0.4);
+        assert_eq!(model.margin(&[&[1, 2, 3]]), 0.0);
+        for _ in 0..50 {
+            model.learn(&[&[1, 2], &[3]], true, 1.0);
+            model.learn(&[&[3, 4, 5]], false, 1.0);
+        }
+        assert!(model.margin(&[&[1, 2]]) > 2.0 && model.margin(&[&[4, 5]]) < -2.0);
+        assert_eq!(model.margin(&[]), 0.0);
+        let before = model.clone();
+        for _ in 0..100_000 {
+            model.learn(&[&[1, 2], &[3]], true, 1.0);
+        }
+        let margin = model.margin(&[&[1, 2, 3]]);
+        assert!(margin < 7.0 && margin > before.margin(&[&[1, 2, 3]]), "{margin}");
+    }
+}
