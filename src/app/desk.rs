@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::build::{open_quarantine, scan_config};
 use super::rules::rules;
-use super::{Folder, now};
+use super::{Folder, now, open_state};
 use crate::config::Config;
 use crate::gateway::Review;
 use crate::learn::{FeatureKey, Label};
@@ -43,6 +43,18 @@ impl Desk {
     pub async fn learn(&self, label: Label, messages: Vec<Bytes>) -> anyhow::Result<Appended> {
         Ok(self.review.learned.learn(label, messages, Teacher::Cli, now()).await?)
     }
+}
+
+/// Folds the log of lessons anew and stores the model, in a data folder from which nobody serves. Returns the lessons in
+/// force: ham, spam.
+///
+/// # Errors
+/// What could not be opened: the state store is locked while a gateway is running.
+pub async fn rebuild_model(config: &Config) -> anyhow::Result<(u32, u32)> {
+    let folder = Folder::open(&config.data_dir).await?;
+    let state = open_state(folder.state()).await?;
+    let learned = Learned::open(&folder.records, state, FeatureKey::new(&folder.key)).await?;
+    Ok(learned.rebuild().await?.lessons())
 }
 
 /// Makes a scanner for messages on disk. A data folder that does not exist is not made; nothing has been

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use url::Url;
 
-pub use desk::{Desk, desk, scanner};
+pub use desk::{Desk, desk, rebuild_model, scanner};
 pub use folder::{Folder, FolderError, Lock, maildir};
 pub use rules::rule_sources;
 pub(crate) use rules::{configured_sources, rule_files};

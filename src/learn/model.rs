@@ -72,11 +72,10 @@ impl Model {
     pub fn learn(&mut self, lesson: &Lesson) {
         let Lesson { label, features, weight, teacher } = lesson;
         let is_spam = *label == Label::Spam;
-        let sum = self.sum(features);
         let mut share = HALF;
         if *weight == Weight::Whole {
-            let score = sum + self.bayes.voice(features, self.count());
-            share = self.trust(*teacher, if is_spam { -sum } else { sum });
+            let score = self.sum(features) + self.bayes.voice(features, self.count());
+            share = self.trust(*teacher, self.contradiction(lesson));
             self.calibration.learn(score, is_spam, share);
             let [spam, ham] = &mut self.lessons;
             let lessons = if is_spam { spam } else { ham };
@@ -86,6 +85,12 @@ impl Model {
             linear.learn(&slots, is_spam, share);
         }
         self.bayes.learn(features, *label, *weight == Weight::Half);
+    }
+
+    /// Returns by what score the linear models contradict a lesson; negative where they agree.
+    pub fn contradiction(&self, lesson: &Lesson) -> f64 {
+        let sum = self.sum(&lesson.features);
+        if lesson.label == Label::Spam { -sum } else { sum }
     }
 
     /// Returns how far a lesson counts that contradicts the models so much.
@@ -116,6 +121,11 @@ impl Model {
     pub fn lessons(&self) -> (u32, u32) {
         let [spam, ham] = self.lessons;
         (ham, spam)
+    }
+
+    /// Returns up to which score a message is ham, and from which on it is spam.
+    pub fn bounds(&self) -> (f64, f64) {
+        (self.calibration.ham_to, self.calibration.spam_from)
     }
 
     /// Returns the number of the last step taken; 0 before the first.

@@ -29,7 +29,7 @@ pub use search::{Cursor, PAGE_LIMIT, Page, Query, Scope, UNSEAL_LIMIT};
 
 use crate::mail::Address;
 use crate::privacy::{InstallationKey, Pseudonym, PseudonymKey};
-use crate::store::{Bodies, BodiesError, Records, SealError, Sealer};
+use crate::store::{Bodies, BodiesError, Records, SealError, Sealer, Teacher};
 
 /// How long things are kept.
 #[derive(Debug, Clone, Copy)]
@@ -156,6 +156,11 @@ impl Quarantine {
             }
         }
         Ok(())
+    }
+
+    /// Returns how the log of lessons names a person who reviews their own mail.
+    pub fn teacher(&self, person: &Address) -> Teacher {
+        Teacher::Person(self.address_hash(person))
     }
 
     /// Returns the look-up column of an address.

@@ -161,10 +161,10 @@ impl Quarantine {
         content: Option<&Content>,
         now: OffsetDateTime,
     ) -> Result<Outcome, Error> {
-        let teacher = Teacher::Person(match scope {
-            Scope::All => self.pseudonyms.pseudonym("principal", "administrator"),
-            Scope::Recipient(address) => self.address_hash(address),
-        });
+        let teacher = match scope {
+            Scope::All => Teacher::Person(self.pseudonyms.pseudonym("principal", "administrator")),
+            Scope::Recipient(address) => self.teacher(address),
+        };
         let mut write = self.records.begin().await?;
         let mut query =
             sqlx::QueryBuilder::new("SELECT e.state, e.lesson FROM quarantine_entries e WHERE e.id = ");

@@ -25,7 +25,7 @@ use crate::message::{self, Message};
 use crate::metrics::{Counter, Gauge};
 use crate::privacy::error_chain;
 use crate::store::{
-    Appended, LessonError, LessonLog, LogEntry, NewLesson, Records, State, StateError, Teacher,
+    Appended, Forget, LessonError, LessonLog, LogEntry, NewLesson, Records, State, StateError, Teacher,
 };
 
 /// The names of the snapshots in the state store: of the model in service, and of the model where it last passed a
@@ -33,7 +33,7 @@ use crate::store::{
 const SNAPSHOT: &str = "model";
 const CHECKPOINTS: [(&str, i64); 2] = [("model-10000", 10_000), ("model-100000", 100_000)];
 /// Lines that are read and folded at a time.
-const BATCH_LINES: u32 = 500;
+pub(super) const BATCH_LINES: u32 = 500;
 /// While the model is far behind, it is swapped every so many lines.
 const SWAP_LINES: i64 = 4_000;
 /// A snapshot is due after so many lines, or this long after the last one.
@@ -124,6 +124,11 @@ impl Learned {
     /// Returns the key of the features.
     pub fn key(&self) -> &FeatureKey {
         &self.inner.key
+    }
+
+    /// Returns the log of lessons.
+    pub fn log(&self) -> &LessonLog {
+        &self.inner.log
     }
 
     /// Extracts the features of a message; `client` as for [`extract`].
@@ -243,6 +248,32 @@ impl Learned {
         put_snapshot(&self.inner, SNAPSHOT, model).await?;
         self.inner.stored.store(sequence, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Folds the whole log anew, whatever is stored, and stores the snapshot in place of all that there were.
+    ///
+    /// # Errors
+    /// [`LearnedError`].
+    pub async fn rebuild(&self) -> Result<Arc<Model>, LearnedError> {
+        let state = Arc::clone(&self.inner.state);
+        let names = CHECKPOINTS.map(|(name, _)| name);
+        spawn_blocking(move || [SNAPSHOT].into_iter().chain(names).try_for_each(|name| state.remove(name)))
+            .await??;
+        self.swap(Some(Model::new()));
+        self.inner.stored.store(0, Ordering::Relaxed);
+        let model = self.load().await?;
+        self.store().await?;
+        Ok(model)
+    }
+
+    /// Forgets lessons; the model in service follows.
+    ///
+    /// # Errors
+    /// [`LearnedError`]; then nothing was forgotten.
+    pub async fn forget(&self, which: &Forget, now: OffsetDateTime) -> Result<u64, LearnedError> {
+        let forgotten = self.inner.log.forget(which, now).await?;
+        self.notify();
+        Ok(forgotten)
     }
 
     /// Follows the log until `shutdown` resolves, then stores a last snapshot. It never gives up: what fails

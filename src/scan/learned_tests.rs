@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::Learned;
 use crate::learn::{FeatureKey, Label, Model};
 use crate::message::parse;
-use crate::store::{LessonLog, Memory, Records, State, StateError, Teacher};
+use crate::store::{Forget, LessonLog, Memory, Records, State, StateError, Teacher};
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -193,4 +193,43 @@ async fn a_lesson_taken_back_leaves_the_model_in_service() {
     let model = learned.load().await.unwrap();
     assert_eq!(model.lessons(), (4, 4));
     check(&house, &model).await;
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_folded_from_the_newest_snapshot_that_stands() {
+    let house = House::new().await;
+    let learned = house.open().await;
+    teach(&learned, 4).await;
+    learned.load().await.unwrap();
+    learned.store().await.unwrap();
+    // A snapshot of before is of use; one of after holds what is forgotten, and is passed over.
+    house.state.put("model-10000", &house.state.get("model").unwrap().unwrap()).unwrap();
+    learned.learn(Label::Spam, mails("More", "of it", 3), Teacher::Cli, NOW).await.unwrap();
+    let end = learned.load().await.unwrap().sequence();
+    learned.store().await.unwrap();
+    assert_eq!(learned.forget(&Forget::Line(end - 1), NOW).await.unwrap(), 1);
+    let model = learned.load().await.unwrap();
+    assert_eq!(model.lessons(), (4, 6));
+    check(&house, &model).await;
+    assert_eq!(house.open().await.model().lessons(), (4, 4), "the older snapshot is in service at once");
+    let rebuilt = learned.rebuild().await.unwrap();
+    assert!(rebuilt == model);
+    assert_eq!(house.state.get("model-10000").unwrap(), None);
+    assert_eq!(house.open().await.model().lessons(), (4, 6));
+}
+
+#[tokio::test]
+async fn the_audit_finds_the_lesson_that_all_others_contradict() {
+    let house = House::new().await;
+    let learned = house.open().await;
+    teach(&learned, 40).await;
+    let wrong = mails("Claim your prize", "You won lottery money, send bank details, number", 1);
+    learned.learn(Label::Ham, wrong, Teacher::Cli, NOW).await.unwrap();
+    let found = learned.audit(3).await.unwrap();
+    assert_eq!(
+        found.first().map(|lesson| (lesson.sequence, lesson.label)),
+        Some((81, Label::Ham)),
+        "{found:?}"
+    );
+    assert!(found.len() <= 3 && found.is_sorted_by(|a, b| a.by >= b.by));
 }

@@ -5,6 +5,7 @@
 //! thread that uses them. An analyser that panics or runs out of time adds
 //! a [`Degraded`] and takes nobody else's findings away. This module knows no SMTP and no policy.
 
+mod audit;
 mod learned;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 use tokio::sync::Semaphore;
 
+pub use audit::Contradicted;
 pub use learned::{Learned, LearnedError};
 
 use crate::learn::Opinion;

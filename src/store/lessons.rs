@@ -72,6 +72,32 @@ pub struct LogEntry {
     pub sequence: i64,
     /// What a model learns.
     pub lesson: Lesson,
+    /// Who taught it: what the log writes for a [`Teacher`].
+    pub teacher: String,
+    /// When.
+    pub learned_at: OffsetDateTime,
+}
+
+/// Which lessons are to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forget {
+    /// All about a message.
+    Message(MessageKey),
+    /// All that somebody taught.
+    Teacher(Teacher),
+    /// That of one line.
+    Line(i64),
+}
+
+/// How many lessons are in force of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// What was said.
+    pub label: Label,
+    /// Who taught: `cli`, `automatic`, `implied` or `person`.
+    pub teacher: &'static str,
+    /// How many.
+    pub lessons: i64,
 }
 
 /// Why the log does not answer.
@@ -193,7 +219,7 @@ impl LessonLog {
     /// [`LessonError`]; a line that cannot be read is an error, for a model without it would be another.
     pub async fn in_force_after(&self, sequence: i64, limit: u32) -> Result<Vec<LogEntry>, LessonError> {
         let rows = sqlx::query(
-            "SELECT sequence, label, features, teacher FROM lessons line
+            "SELECT sequence, label, features, teacher, learned_at FROM lessons line
              WHERE sequence > ? AND kind = 'learn'
                AND NOT EXISTS (SELECT 1 FROM lessons taken WHERE taken.retracts = line.sequence)
                AND NOT EXISTS (
@@ -207,6 +233,62 @@ impl LessonLog {
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(entry).collect()
+    }
+
+    /// Forgets lessons: they are taken back, none of them comes back, and what the lines said of a message and of a
+    /// person is wiped. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`LessonError::Store`]; then nothing was forgotten.
+    pub async fn forget(&self, which: &Forget, now: OffsetDateTime) -> Result<u64, LessonError> {
+        let mut connection = self.pool.acquire().await?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let (column, value): (&str, Vec<u8>) = match which {
+            Forget::Message(message) => ("message", message.0.to_vec()),
+            Forget::Teacher(teacher) => ("CAST(teacher AS BLOB)", teacher.as_str().as_bytes().to_vec()),
+            Forget::Line(sequence) => ("CAST(sequence AS BLOB)", sequence.to_string().into_bytes()),
+        };
+        let mut query = sqlx::QueryBuilder::new("SELECT sequence FROM lessons WHERE kind = 'learn' AND ");
+        query.push(column).push(" = ").push_bind(value).push(" ORDER BY sequence DESC");
+        let lines: Vec<i64> = query.build_query_scalar().fetch_all(&mut *transaction).await?;
+        for line in &lines {
+            LessonLog::retract(&mut transaction, *line, &Teacher::Cli, now).await?;
+        }
+        for line in &lines {
+            sqlx::query(
+                "UPDATE lessons SET message = zeroblob(16), teacher = 'forgotten',
+                     features = CASE kind WHEN 'learn' THEN ?2 END
+                 WHERE sequence = ?1 OR retracts = ?1",
+            )
+            .bind(line)
+            .bind(Features::default().encode())
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(lines.len() as u64)
+    }
+
+    /// Counts the lessons in force by label and kind of teacher.
+    ///
+    /// # Errors
+    /// [`LessonError`].
+    pub async fn tally(&self) -> Result<Vec<Tally>, LessonError> {
+        let mut tally: Vec<Tally> = Vec::new();
+        let mut sequence = 0;
+        loop {
+            let entries = self.in_force_after(sequence, MAX_BATCH).await?;
+            let Some(last) = entries.last() else { return Ok(tally) };
+            sequence = last.sequence;
+            for entry in &entries {
+                let named = ["cli", "automatic", "implied"].into_iter().find(|name| *name == entry.teacher);
+                let (teacher, label) = (named.unwrap_or("person"), entry.lesson.label);
+                match tally.iter_mut().find(|row| row.teacher == teacher && row.label == label) {
+                    Some(row) => row.lessons += 1,
+                    None => tally.push(Tally { label, teacher, lessons: 1 }),
+                }
+            }
+        }
     }
 
     /// Returns the oldest line that later ones than `sequence` took out of force, or put into force again. A model
@@ -298,8 +380,8 @@ fn entry(row: &SqliteRow) -> Result<LogEntry, LessonError> {
     let is_half = [Teacher::Automatic, Teacher::Implied].iter().any(|half| half.as_str() == teacher);
     let weight = if is_half { Weight::Half } else { Weight::Whole };
     let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(teacher));
-    Ok(LogEntry {
-        sequence,
-        lesson: Lesson { label, features, weight, teacher: u32::from_le_bytes([a, b, c, d]) },
-    })
+    let learned_at = OffsetDateTime::from_unix_timestamp(row.try_get("learned_at")?)
+        .map_err(|_| LessonError::Malformed(sequence))?;
+    let lesson = Lesson { label, features, weight, teacher: u32::from_le_bytes([a, b, c, d]) };
+    Ok(LogEntry { sequence, lesson, teacher: teacher.to_owned(), learned_at })
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use time::OffsetDateTime;
 
-use super::{LessonError, LessonLog, NewLesson, Records, Teacher};
+use super::{Forget, LessonError, LessonLog, NewLesson, Records, Teacher};
 use crate::learn::{Features, Label, MessageKey, Model};
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -126,6 +126,43 @@ async fn a_damaged_line_is_an_error() {
     append(&records, &new(1, Label::Spam)).await;
     sqlx::query("UPDATE lessons SET features = x'ff'").execute(records.pool()).await.unwrap();
     assert!(matches!(log.in_force_after(0, 10).await, Err(LessonError::Features { sequence: 1, .. })));
+}
+
+#[tokio::test]
+async fn what_is_forgotten_leaves_nothing_and_revives_nothing() {
+    let (_folder, records, log) = open().await;
+    let person = Teacher::Person(
+        crate::privacy::PseudonymKey::new(&crate::privacy::InstallationKey::new([1; 32]))
+            .pseudonym("address", "ann@example.org"),
+    );
+    let by_person = |message, label| NewLesson { teacher: person.clone(), ..new(message, label) };
+    append(&records, &new(1, Label::Spam)).await;
+    append(&records, &by_person(1, Label::Ham)).await;
+    append(&records, &by_person(2, Label::Ham)).await;
+    let line = append(&records, &new(3, Label::Ham)).await;
+    append(&records, &new(4, Label::Ham)).await;
+    assert_eq!(log.forget(&Forget::Line(line), NOW).await.unwrap(), 1);
+    check(&log, &[(1, Label::Ham), (2, Label::Ham), (4, Label::Ham)]).await;
+    assert_eq!(log.forget(&Forget::Teacher(person.clone()), NOW).await.unwrap(), 2);
+    check(&log, &[(1, Label::Spam), (4, Label::Ham)]).await;
+    assert_eq!(log.forget(&Forget::Message(MessageKey([1; 16])), NOW).await.unwrap(), 1);
+    check(&log, &[(4, Label::Ham)]).await;
+    assert_eq!(log.forget(&Forget::Message(MessageKey([9; 16])), NOW).await.unwrap(), 0);
+    // What names a person, a message or its words is wiped from every line.
+    let left: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM lessons WHERE (sequence <> 5)
+             AND (message <> zeroblob(16) OR teacher <> 'forgotten' OR length(features) > 40)",
+    )
+    .fetch_one(records.pool())
+    .await
+    .unwrap();
+    assert_eq!(left, 0);
+    let tally = log.tally().await.unwrap();
+    assert_eq!(
+        tally.iter().map(|row| (row.label, row.teacher, row.lessons)).collect::<Vec<_>>(),
+        [(Label::Ham, "cli", 1)]
+    );
+    assert!(log.disturbed_after(0).await.unwrap() == Some(1));
 }
 
 #[derive(Debug, Clone)]

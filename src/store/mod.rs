@@ -15,7 +15,7 @@ mod lessons_tests;
 mod state_tests;
 
 pub use bodies::{Bodies, BodiesError};
-pub use lessons::{Appended, LessonError, LessonLog, LogEntry, MAX_BATCH, NewLesson, Teacher};
+pub use lessons::{Appended, Forget, LessonError, LessonLog, LogEntry, MAX_BATCH, NewLesson, Tally, Teacher};
 pub use records::{Records, RecordsError, Write};
 pub use seal::{SealError, Sealer};
 pub use state::{MAX_KEY_BYTES, MAX_VALUE_BYTES, Memory, SetAside, Sled, State, StateError};

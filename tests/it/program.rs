@@ -98,4 +98,25 @@ fn learned_mail_changes_what_scan_finds_and_is_learned_once() {
     };
     assert!(scan("the casino has a jackpot bonus for the winner").contains("BAYES_SPAM"));
     assert!(!scan("minutes of the budget meeting and its agenda").contains("BAYES_SPAM"));
+
+    // Somebody taught one message wrongly: it is found, and forgotten.
+    let wrong = message("spam 77", "casino winner jackpot bonus 77 casino winner jackpot bonus");
+    fs::write(folder.path().join("wrong.eml"), wrong).unwrap();
+    assert!(printed(&run(folder.path(), &["learn", "--ham", "wrong.eml"])).contains("1 learned"));
+    let audit = printed(&run(folder.path(), &["learn", "audit", "--most", "1"]));
+    let line = audit.lines().nth(1).and_then(|line| line.split_whitespace().next()).unwrap().to_owned();
+    assert_eq!(line, "61", "{audit}");
+    let status = |expected: &[&str]| {
+        let status = printed(&run(folder.path(), &["learn", "status"]));
+        let status = status.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(expected.iter().all(|line| status.contains(line)), "{status}");
+    };
+    status(&["ham lessons, cli 31", "spam lessons, cli 30", "lines in the log 61"]);
+    let forgotten = printed(&run(folder.path(), &["learn", "forget", "--line", &line]));
+    assert!(forgotten.contains("1 lessons forgotten"), "{forgotten}");
+    status(&["ham lessons, cli 30", "spam lessons, cli 30"]);
+    assert!(printed(&run(folder.path(), &["learn", "forget", "spam"])).contains("30 lessons forgotten"));
+    assert!(printed(&run(folder.path(), &["learn", "rebuild"])).contains("folded 30 ham and 0 spam lessons"));
+    let nothing = run(folder.path(), &["learn", "forget"]);
+    assert_eq!(nothing.status.code(), Some(2), "{}", printed(&nothing));
 }
