@@ -15,15 +15,13 @@ pub(super) struct Entry {
     pub(super) path: PathBuf,
 }
 
-impl Entry {
-    /// Reads the message without what would tell the answer.
-    ///
-    /// # Errors
-    /// A file that cannot be read.
-    pub(super) fn read(&self) -> anyhow::Result<Vec<u8>> {
-        let raw = std::fs::read(&self.path).with_context(|| format!("reading {}", self.path.display()))?;
-        Ok(without_traces(&raw))
-    }
+/// Reads a message without what would tell the answer.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let raw = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(without_traces(&raw))
 }
 
 /// Reads lists, one behind the other.
@@ -50,7 +48,11 @@ pub(super) fn entries(lists: &[PathBuf]) -> anyhow::Result<Vec<Entry>> {
 const TRACES: [&[u8]; 5] =
     [b"X-Spam-", b"X-Spamd-", b"X-Bogosity:", b"Authentication-Results:", b"X-Rspamd-"];
 
-/// Leaves out what would tell the answer: the line of a mailbox file, and fields of earlier filters.
+/// What other filters put before a subject.
+const MARKS: [&[u8]; 4] = [b"[SPAM]", b"*****SPAM*****", b"***SPAM***", b"[Spam]"];
+
+/// Leaves out what would tell the answer: the line of a mailbox file, fields of earlier filters, and their marks in
+/// the subject.
 fn without_traces(raw: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(raw.len());
     let (mut in_header, mut is_trace) = (true, false);
@@ -70,9 +72,21 @@ fn without_traces(raw: &[u8]) -> Vec<u8> {
                 continue;
             }
         }
-        out.extend_from_slice(line);
+        let is_subject =
+            in_header && line.get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"Subject:"));
+        if let Some((name, value)) = line.split_at_checked(8).filter(|_| is_subject) {
+            out.extend_from_slice(name);
+            out.extend_from_slice(without_mark(value));
+        } else {
+            out.extend_from_slice(line);
+        }
     }
     out
+}
+
+fn without_mark(value: &[u8]) -> &[u8] {
+    let text = value.trim_ascii_start();
+    MARKS.iter().find_map(|mark| text.strip_prefix(*mark)).unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -84,5 +98,10 @@ mod tests {
         let raw =
             b"From x Mon\nX-Spam-Status: Yes,\n tests=A\nFrom: a\nX-Bogosity: Spam\n\nX-Spam-Flag: text\n";
         assert_eq!(without_traces(raw), b"From: a\n\nX-Spam-Flag: text\n");
+        assert_eq!(
+            without_traces(b"SUBJECT: [SPAM] a\n\nSubject: [SPAM]\n"),
+            b"SUBJECT: a\n\nSubject: [SPAM]\n"
+        );
+        assert_eq!(without_traces(b"Subject: a [SPAM]\n"), b"Subject: a [SPAM]\n");
     }
 }

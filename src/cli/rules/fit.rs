@@ -135,7 +135,7 @@ fn samples(
     let envelope = arguments.selection.envelope();
     let mut campaigns: BTreeMap<(bool, u64), Vec<Vec<usize>>> = BTreeMap::new();
     for entry in entries {
-        let (is_spam, raw) = (entry.label == Label::Spam, entry.read()?);
+        let (is_spam, raw) = (entry.label == Label::Spam, labelled::read(&entry.path)?);
         let parsed = message::parse(&raw);
         let evaluation = set.evaluate(&Subject::new(&parsed, &raw, &envelope));
         let found =

@@ -4,6 +4,8 @@
 //! INDEX has lines `ham|spam PATH`. Each message is judged by what was learned before it, then learned as the kind
 //! of feedback says. What would tell the answer is left out, see `labelled`.
 
+mod peer;
+
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
@@ -25,6 +27,7 @@ use crate::learn::{
 use crate::mail::{Client, Direction, Envelope, Mail, TransactionId};
 use crate::message;
 use crate::rules::{RuleSet, Subject};
+use peer::{Name, Peer};
 
 /// How many messages from a start are looked at, and where they are measured.
 const FROM_START: [usize; 3] = [50, 200, 1_000];
@@ -53,6 +56,9 @@ pub(super) struct Arguments {
     /// Whether rules, the built-in and the configured ones for inbound mail, speak too, or alone.
     #[arg(long, value_enum, default_value_t = Rules::Off)]
     rules: Rules,
+    /// Run these filters over the same list in the same way, and put them beside. They must be installed.
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["starts", "orders", "split", "json", "scores"])]
+    compare: Vec<Name>,
     /// Chooses who speaks and who errs.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -123,6 +129,18 @@ struct Judged {
     is_kept: bool,
 }
 
+/// What judges and learns.
+enum Filter {
+    Ours(Box<Model>, UnspokenRings),
+    Other(Peer),
+}
+
+impl Filter {
+    fn ours() -> Self {
+        Filter::Ours(Box::default(), UnspokenRings::default())
+    }
+}
+
 struct Evaluation<'a> {
     arguments: &'a Arguments,
     samples: Vec<Sample>,
@@ -153,8 +171,11 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
     }
     let judged = match arguments.split {
         Some(parts) => evaluation.split(parts)?,
-        None => evaluation.in_order(&all),
+        None => evaluation.in_order(Filter::ours(), &all)?,
     };
+    if !arguments.compare.is_empty() {
+        return evaluation.report_compared(&judged, &all);
+    }
     evaluation.report(&judged)
 }
 
@@ -174,7 +195,7 @@ fn samples(arguments: &Arguments, config: &Config) -> anyhow::Result<(Vec<Sample
     let key = FeatureKey::from_bytes([0; 32]);
     let (mut samples, mut took) = (Vec::with_capacity(entries.len()), Duration::ZERO);
     for entry in entries {
-        let raw = entry.read()?;
+        let raw = labelled::read(&entry.path)?;
         let began = Instant::now();
         let message = message::parse(&raw);
         let extracted = learn::extract(&message, None, &key);
@@ -201,8 +222,19 @@ fn samples(arguments: &Arguments, config: &Config) -> anyhow::Result<(Vec<Sample
 }
 
 impl Evaluation<'_> {
-    fn judge(&mut self, model: &Model, place: usize) -> Option<Judged> {
-        let sample = self.samples.get(place)?;
+    fn judge(&mut self, filter: &Filter, place: usize) -> anyhow::Result<Judged> {
+        let sample = self.samples.get(place).context("there is no such message")?;
+        let model = match filter {
+            Filter::Ours(model, _) => model,
+            Filter::Other(peer) => {
+                let raw = labelled::read(&sample.path)?;
+                let began = Instant::now();
+                let said = peer.judge(&raw)?;
+                self.classifying += began.elapsed();
+                let state = if said.is_spam { State::Spam } else { State::Unsure };
+                return Ok(Judged { score: said.score, probability: 0.5, state, is_kept: said.is_spam });
+            }
+        };
         let began = Instant::now();
         let opinion = model.judge(&sample.extracted);
         self.classifying += began.elapsed();
@@ -218,70 +250,77 @@ impl Evaluation<'_> {
             Rules::Off => state == State::Spam,
             Rules::On | Rules::Only => score >= self.threshold,
         };
-        Some(Judged { score, probability, state, is_kept })
+        Ok(Judged { score, probability, state, is_kept })
     }
 
-    /// Judges and learns messages in an order, from an empty model.
-    fn in_order(&mut self, order: &[usize]) -> Vec<(usize, Judged)> {
-        let mut model = Model::new();
+    /// Judges and learns messages in an order.
+    fn in_order(&mut self, mut filter: Filter, order: &[usize]) -> anyhow::Result<Vec<(usize, Judged)>> {
         let mut waiting: VecDeque<usize> = VecDeque::new();
-        let mut unspoken = UnspokenRings::default();
         let mut judged = Vec::with_capacity(order.len());
+        let bar = ProgressBar::new(order.len() as u64)
+            .with_style(ProgressStyle::with_template("judging [{bar:40}] {pos}/{len}  {eta}")?);
         for place in order.iter().copied() {
-            let Some(found) = self.judge(&model, place) else { break };
+            bar.inc(1);
+            if let Feedback::Delayed(messages) = self.arguments.feedback
+                && waiting.len() < messages
+            {
+                // Nothing is known yet by which it could be judged.
+                waiting.push_back(place);
+                continue;
+            }
+            let found = self.judge(&filter, place)?;
+            judged.push((place, found));
             match self.arguments.feedback {
-                Feedback::Immediate => self.learn(&mut model, place),
-                Feedback::Delayed(messages) => {
+                Feedback::Immediate => self.learn(&mut filter, place)?,
+                Feedback::Delayed(_) => {
                     waiting.push_back(place);
-                    if waiting.len() <= messages {
-                        // Nothing is known yet of which it could be judged.
-                        continue;
-                    }
                     if let Some(place) = waiting.pop_front() {
-                        self.learn(&mut model, place);
+                        self.learn(&mut filter, place)?;
                     }
                 }
                 Feedback::Partial(share) if self.chance(place, "spoken of") < share => {
-                    self.learn(&mut model, place);
+                    self.learn(&mut filter, place)?;
                 }
                 Feedback::Partial(_) => {}
                 Feedback::Mistakes { missed, lost } => {
-                    self.hear_of_mistakes(&mut model, &mut unspoken, place, found, [missed, lost]);
+                    self.hear_of_mistakes(&mut filter, place, found, [missed, lost])?;
                 }
             }
-            judged.push((place, found));
         }
-        judged
+        bar.finish_and_clear();
+        Ok(judged)
     }
 
     /// Learns a message if it was a mistake that somebody reports, and what follows from that for others.
     fn hear_of_mistakes(
         &mut self,
-        model: &mut Model,
-        unspoken: &mut UnspokenRings,
+        filter: &mut Filter,
         place: usize,
         found: Judged,
         [missed, lost]: [f64; 2],
-    ) {
-        let Some(sample) = self.samples.get(place) else { return };
+    ) -> anyhow::Result<()> {
+        let Some(sample) = self.samples.get(place) else { return Ok(()) };
         let share = if sample.is_spam { missed } else { lost };
-        if sample.is_spam == found.is_kept || self.chance(place, "spoken of") >= share {
-            let features = sample.extracted.features.clone();
-            unspoken.push(Unspoken { message: sample.key, score: found.score, features }, found.is_kept);
-            return;
+        let is_reported = sample.is_spam != found.is_kept && self.chance(place, "spoken of") < share;
+        if let Filter::Ours(model, unspoken) = filter {
+            if is_reported {
+                let reported = if sample.is_spam { Label::Spam } else { Label::Ham };
+                let mut draws = 0;
+                let draw = |most: usize| {
+                    draws += 1;
+                    let drawn = self.draw(place, &format!("implied {draws}")) % most.max(1) as u64;
+                    usize::try_from(drawn).unwrap_or_default()
+                };
+                let (label, implied) = unspoken.implied(reported, draw);
+                for Unspoken { features, .. } in implied {
+                    model.learn(&Lesson { label, features, weight: Weight::Half, teacher: 0 });
+                }
+            } else {
+                let features = sample.extracted.features.clone();
+                unspoken.push(Unspoken { message: sample.key, score: found.score, features }, found.is_kept);
+            }
         }
-        let reported = if sample.is_spam { Label::Spam } else { Label::Ham };
-        let mut draws = 0;
-        let draw = |most: usize| {
-            draws += 1;
-            usize::try_from(self.draw(place, &format!("implied {draws}")) % most.max(1) as u64)
-                .unwrap_or_default()
-        };
-        let (label, implied) = unspoken.implied(reported, draw);
-        self.learn(model, place);
-        for Unspoken { features, .. } in implied {
-            model.learn(&Lesson { label, features, weight: Weight::Half, teacher: 0 });
-        }
+        if is_reported { self.learn(filter, place) } else { Ok(()) }
     }
 
     /// Judges each part by what the others taught.
@@ -289,32 +328,47 @@ impl Evaluation<'_> {
         if parts < 2 {
             bail!("there are at least two parts");
         }
-        let count = self.samples.len();
-        let part = |evaluation: &Self, place: usize| evaluation.draw(place, "part") % parts as u64;
-        let mut judged = Vec::with_capacity(count);
+        let part: Vec<u64> =
+            (0..self.samples.len()).map(|place| self.draw(place, "part") % parts as u64).collect();
+        let mut judged = Vec::with_capacity(part.len());
         for held in 0..parts as u64 {
-            let mut model = Model::new();
-            for place in (0..count).filter(|place| part(self, *place) != held).collect::<Vec<_>>() {
-                self.learn(&mut model, place);
+            let mut filter = Filter::ours();
+            let places = |is_held: bool| {
+                part.iter()
+                    .enumerate()
+                    .filter(move |(_, part)| (**part == held) == is_held)
+                    .map(|(place, _)| place)
+            };
+            for place in places(false) {
+                self.learn(&mut filter, place)?;
             }
-            for place in (0..count).filter(|place| part(self, *place) == held).collect::<Vec<_>>() {
-                judged.extend(self.judge(&model, place).map(|found| (place, found)));
+            for place in places(true) {
+                judged.push((place, self.judge(&filter, place)?));
             }
         }
         judged.sort_by_key(|(place, _)| *place);
         Ok(judged)
     }
 
-    fn learn(&mut self, model: &mut Model, place: usize) {
+    fn learn(&mut self, filter: &mut Filter, place: usize) -> anyhow::Result<()> {
         let is_wrong = self.chance(place, "wrong") < self.arguments.wrong / 100.0;
-        let Some(sample) = self.samples.get(place) else { return };
+        let Some(sample) = self.samples.get(place) else { return Ok(()) };
         let label = if sample.is_spam != is_wrong { Label::Spam } else { Label::Ham };
-        let features = sample.extracted.features.clone();
-        let lesson = Lesson { label, features, weight: Weight::Whole, teacher: 0 };
-        let began = Instant::now();
-        model.learn(&lesson);
+        let mut began = Instant::now();
+        match filter {
+            Filter::Ours(model, _) => {
+                let features = sample.extracted.features.clone();
+                model.learn(&Lesson { label, features, weight: Weight::Whole, teacher: 0 });
+            }
+            Filter::Other(peer) => {
+                let raw = labelled::read(&sample.path)?;
+                began = Instant::now();
+                peer.learn(&raw, label)?;
+            }
+        }
         self.learning += began.elapsed();
         self.lessons += 1;
+        Ok(())
     }
 
     /// Returns a number that depends on the seed, the message and the question alone.
@@ -339,6 +393,46 @@ impl Evaluation<'_> {
 
     fn measured(&self, judged: &[(usize, Judged)]) -> anyhow::Result<Measures> {
         measure(&self.scored(judged)).context("the lists have no ham, or no spam")
+    }
+
+    /// Runs other filters over the same list and prints all in one table.
+    fn report_compared(&mut self, ours: &[(usize, Judged)], all: &[usize]) -> anyhow::Result<ExitCode> {
+        let a_second = |evaluation: &Self| {
+            let rate = |count: f64, took: Duration| count / took.as_secs_f64().max(1e-9);
+            [
+                rate(all.len() as f64, evaluation.classifying),
+                rate(f64::from(evaluation.lessons), evaluation.learning),
+            ]
+        };
+        let mut rows = vec![("Lazaret".to_owned(), self.measured(ours)?, a_second(self))];
+        for name in &self.arguments.compare {
+            (self.classifying, self.learning, self.lessons) = (Duration::ZERO, Duration::ZERO, 0);
+            let judged = self.in_order(Filter::Other(Peer::start(*name)?), all)?;
+            let name = name.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+            rows.push((name, self.measured(&judged)?, a_second(self)));
+        }
+        println!(
+            "{:<14} {:>9} {:>8} {:>11} {:>13} {:>12} {:>12} {:>11}",
+            "",
+            "1-ROCA %",
+            "lam %",
+            "ham lost %",
+            "spam missed %",
+            "at 0.1 % ham",
+            "classified/s",
+            "learned/s"
+        );
+        for (name, measures, [classified, learned]) in rows {
+            println!(
+                "{name:<14} {:>9.4} {:>8.3} {:>11.3} {:>13.3} {:>12.3} {classified:>12.0} {learned:>11.0}",
+                measures.roca_error,
+                measures.lam,
+                measures.ham_lost,
+                measures.spam_missed,
+                measures.missed_at_tenth
+            );
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     fn report(&self, judged: &[(usize, Judged)]) -> anyhow::Result<ExitCode> {
@@ -392,7 +486,7 @@ impl Evaluation<'_> {
         for number in 0..orders {
             let mut order = all.to_vec();
             order.sort_by_cached_key(|place| self.draw(*place, &format!("order {number}")));
-            let judged = self.in_order(&order);
+            let judged = self.in_order(Filter::ours(), &order)?;
             found.push(self.measured(&judged)?);
         }
         type Measure = fn(&Measures) -> f64;
@@ -422,7 +516,7 @@ impl Evaluation<'_> {
             let all = self.samples.len();
             let first = start * all / starts.max(1);
             let order: Vec<usize> = (first..first + count).map(|place| place % all.max(1)).collect();
-            let judged = self.in_order(&order);
+            let judged = self.in_order(Filter::ours(), &order)?;
             for (messages, sum, measured) in &mut sums {
                 // A start without ham or without spam says nothing.
                 let first = judged.get(..*messages).map(|first| self.measured(first));
