@@ -116,6 +116,7 @@ fn gateway(
         quarantine: quarantine.clone(),
         journal: stores.journal.clone(),
         unscanned: config.scan_exempt_networks.clone().into(),
+        implies: config.learn_implied,
         pseudonyms: stores.pseudonyms.clone(),
         clock: Arc::clone(&stores.clock),
     })

@@ -154,6 +154,8 @@ pub struct Config {
     pub scan_exempt_networks: Vec<IpNet>,
     /// Time for one scan.
     pub scan_timeout: Duration,
+    /// Whether reports teach messages of which nobody spoke.
+    pub learn_implied: bool,
     /// Names of hosts whose `Authentication-Results` are believed.
     pub authserv_ids: Vec<String>,
     /// A folder of further `.cf` rule files.

@@ -15,9 +15,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use time::OffsetDateTime;
+use tokio::task::spawn_blocking;
 
-use crate::learn::Label;
+use crate::learn::{Label, MessageKey};
 use crate::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
+use crate::message;
 use crate::policy::{self, Policy, Thresholds};
 use crate::scan::{Busy, LearnedError, Scanned, Scanner};
 use crate::store::Teacher;
@@ -133,7 +135,13 @@ impl Service {
 
     /// Learns a message; it is in the log of lessons when this returns. Says whether that was new.
     async fn teach(&self, raw: Bytes, label: Label) -> Result<bool, LearnedError> {
-        let appended = self.scanner.learned().learn(label, vec![raw], Teacher::Cli, (self.now)()).await?;
+        let (learned, now) = (self.scanner.learned(), (self.now)());
+        let appended = learned.learn(label, vec![raw.clone()], Teacher::Cli, now).await?;
+        if appended.already_known == 0 {
+            let key = learned.key().clone();
+            let message = spawn_blocking(move || MessageKey::of(&message::parse(&raw), &key)).await?;
+            learned.imply(message, label, now).await?;
+        }
         Ok(appended.already_known == 0)
     }
 }

@@ -84,7 +84,7 @@ impl Gateway {
         let (failure, scan) = match self.scan(body, envelope).await {
             Ok(scanned) if trace::is_loop(&scanned, body) => (Failure::Loop, scanned.scan),
             Ok(scanned) => {
-                let (steps, flagged) = self.plan(envelope, &scanned.scan, Speaks::Once, fates);
+                let (steps, flagged) = self.plan(envelope, &scanned, Speaks::Once, fates);
                 let delivery = Delivery {
                     relay: &self.relay,
                     quarantine: &self.quarantine,

@@ -180,7 +180,7 @@ impl House {
         let mut steps = plan(&open, speaks, open.len() < fates.len()).into_iter();
         let steps: Vec<_> =
             fates.iter().map(|fate| if fate.is_none() { steps.next() } else { None }).collect();
-        let scanned = Scanned { scan: Scan::default(), message: Arc::new(Message::default()) };
+        let scanned = Scanned { scan: Scan::default(), message: Arc::new(Message::default()), judged: None };
         let delivery = Delivery {
             relay: &self.relay,
             quarantine: &self.quarantine,

@@ -67,6 +67,8 @@ pub struct Gateway {
     pub scanner: Scanner,
     /// Clients whose mail is not scanned: a written exemption, logged at the start.
     pub unscanned: Arc<[IpNet]>,
+    /// Whether messages are remembered for what reports of others imply.
+    pub implies: bool,
     /// The policy of the direction.
     pub policy: Arc<Policy>,
     /// What is written into the header of what passes.

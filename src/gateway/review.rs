@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
-use crate::learn::MessageKey;
+use crate::learn::{Label, MessageKey};
 use crate::message;
 use crate::privacy::error_chain;
 use crate::quarantine::{self, Action, Content, EntryId, Error, Outcome, Quarantine, Scope};
@@ -39,6 +39,11 @@ impl quarantine::Review for Review {
             let outcome = self.quarantine.act(scope, id, action, content.as_ref(), now).await?;
             if outcome != Outcome::NotFound {
                 tracing::info!(entry = %id, action = action.as_str(), ?outcome, "reviewed");
+            }
+            if let (Action::Release, Outcome::Done(_), Some(content)) = (action, &outcome, &content)
+                && let Err(error) = self.learned.imply(content.message, Label::Ham, now).await
+            {
+                tracing::warn!(error = %error_chain(&error), "what follows from a release was not learned");
             }
             self.learned.notify();
             self.wake.notify_one();

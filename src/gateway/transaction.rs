@@ -17,7 +17,9 @@ use super::plan::{Speaks, Step, plan};
 use super::{Gateway, trace};
 use crate::ingress::Handler;
 use crate::journal::{Attempt, BodyHash, Standing};
-use crate::mail::{Client, EnhancedCode, Envelope, Mail, Protocol, Recipient, Reply, TransactionId};
+use crate::mail::{
+    Client, Direction, EnhancedCode, Envelope, Mail, Protocol, Recipient, Reply, TransactionId,
+};
 use crate::metrics::{Counter, Histogram};
 use crate::policy;
 use crate::relay::{self, Begun, Relay};
@@ -193,7 +195,7 @@ impl Transaction {
         let failed = match self.gateway.scan(body, envelope).await {
             Ok(scanned) if trace::is_loop(&scanned, body) => (Failure::Loop, scanned.scan),
             Ok(scanned) => {
-                let (steps, flagged) = self.gateway.plan(envelope, &scanned.scan, speaks, fates);
+                let (steps, flagged) = self.gateway.plan(envelope, &scanned, speaks, fates);
                 let now = (self.gateway.clock)();
                 match trace::outgoing(&self.gateway, envelope, body, &scanned.scan, flagged, now) {
                     Ok(outgoing) => {
@@ -239,13 +241,13 @@ impl Gateway {
     pub(super) fn plan(
         &self,
         envelope: &Envelope,
-        scan: &Scan,
+        scanned: &Scanned,
         speaks: Speaks,
         fates: &[Option<Fate>],
     ) -> (Vec<Option<Step>>, bool) {
         let mut dispositions = Vec::new();
         for (recipient, _) in envelope.recipients.iter().zip(fates).filter(|(_, fate)| fate.is_none()) {
-            let disposition = policy::decide(scan, &self.policy, &recipient.address);
+            let disposition = policy::decide(&scanned.scan, &self.policy, &recipient.address);
             Counter::Dispositions.increment(&[
                 ("direction", envelope.direction.as_str()),
                 ("disposition", disposition.as_str()),
@@ -253,6 +255,11 @@ impl Gateway {
             dispositions.push(disposition);
         }
         let flagged = dispositions.contains(&Disposition::Tag);
+        let is_kept = dispositions.contains(&Disposition::Quarantine);
+        let is_settled = is_kept || dispositions.iter().all(|disposition| disposition.is_relayed());
+        if self.implies && is_settled && envelope.direction == Direction::Inbound {
+            self.scanner.learned().remember(scanned, is_kept, (self.clock)());
+        }
         let mut steps = plan(&dispositions, speaks, dispositions.len() < fates.len()).into_iter();
         (fates.iter().map(|fate| if fate.is_none() { steps.next() } else { None }).collect(), flagged)
     }

@@ -218,6 +218,7 @@ impl House {
             relay: Relay::new(crate::relay::Config::new(next_hop, "gw.example")),
             scanner: Scanner::new(config, rules, learned).unwrap(),
             unscanned: Arc::new(["0.0.0.0/0".parse().unwrap()]),
+            implies: true,
             policy: policy(100.0, &[]),
             marking: Marking::Id,
             quarantine,

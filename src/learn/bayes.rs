@@ -7,6 +7,8 @@
 //! each other, so they count for less than their number (the "effective size factor" of bogofilter).
 
 use super::Label;
+use std::sync::LazyLock;
+
 use super::extract::Extracted;
 use super::features::{Features, SLOT_BITS, View};
 use super::opinion::Evidence;
@@ -80,6 +82,7 @@ impl Bayes {
             return 0.0;
         }
         let [per_spam, per_ham] = self.lessons.map(|lessons| 1.0 / (f64::from(lessons) / WHOLE + 1.0));
+        let base = (per_spam / per_ham).ln();
         let mut voice = 0.0;
         for (view, table) in VIEWS.into_iter().zip(&self.tables) {
             let slots = features.view(view);
@@ -89,10 +92,11 @@ impl Bayes {
                 if counts == [0; 2] {
                     continue;
                 }
-                let [spam, ham] = counts.map(|count| f64::from(count) / WHOLE);
-                let (p, q) = (spam * per_spam, ham * per_ham);
+                let [p, q] = counts.map(f64::from);
+                let (p, q) = (p * per_spam, q * per_ham);
                 let distance = (p - q) / (p + q);
-                sum += (((spam + 0.5) * per_spam) / ((ham + 0.5) * per_ham)).ln() * distance * distance;
+                let [spam, ham] = counts.map(ln_of_count);
+                sum += (spam - ham + base) * distance * distance;
             }
             voice += sum / (slots.len().max(1) as f64).sqrt();
         }
@@ -108,6 +112,9 @@ impl Bayes {
         for (view, table) in VIEWS.into_iter().zip(&self.tables) {
             for slot in features.view(view) {
                 let counts = table.get(*slot as usize).copied().unwrap_or_default();
+                if counts == [0; 2] {
+                    continue;
+                }
                 let probability = self.of_counts(counts);
                 let deviation = (probability - 0.5).abs();
                 if deviation >= MIN_DEVIATION {
@@ -165,6 +172,13 @@ impl Bayes {
             named
         })
     }
+}
+
+/// Returns the logarithm of a count in halves, as lessons and a half more. Most counts are small.
+fn ln_of_count(count: u32) -> f64 {
+    static SMALL: LazyLock<Vec<f64>> =
+        LazyLock::new(|| (0..1_024).map(|count| (f64::from(count) / WHOLE + 0.5).ln()).collect());
+    SMALL.get(count as usize).copied().unwrap_or_else(|| (f64::from(count) / WHOLE + 0.5).ln())
 }
 
 /// Returns the upper tail of the gamma distribution of shape `a` at `x`, which is that of chi-square with

@@ -67,7 +67,7 @@ impl Features {
     pub fn new(mut views: [Vec<u32>; 4]) -> Self {
         for slots in &mut views {
             slots.retain(|slot| slot >> SLOT_BITS == 0);
-            slots.sort_unstable();
+            sort(slots);
             slots.dedup();
             slots.truncate(MAX_SLOTS);
         }
@@ -127,6 +127,39 @@ impl Features {
             }
         }
         if rest.is_empty() { Ok(features) } else { Err(InvalidFeatures::Malformed) }
+    }
+}
+
+/// Sorts slots by their digits, which for thousands of them is several times as fast as comparing them.
+fn sort(slots: &mut Vec<u32>) {
+    const DIGIT_BITS: u32 = SLOT_BITS / 2;
+    const DIGITS: usize = 1 << DIGIT_BITS;
+    if slots.len() < DIGITS / 8 {
+        slots.sort_unstable();
+        return;
+    }
+    let mut other = vec![0; slots.len()];
+    for shift in [0, DIGIT_BITS] {
+        let digit = |slot: u32| (slot >> shift) as usize % DIGITS;
+        let mut places = [0usize; DIGITS];
+        for slot in slots.iter() {
+            if let Some(count) = places.get_mut(digit(*slot)) {
+                *count += 1;
+            }
+        }
+        let mut next = 0;
+        for place in &mut places {
+            next += std::mem::replace(place, next);
+        }
+        for slot in slots.iter() {
+            if let Some(place) = places.get_mut(digit(*slot))
+                && let Some(cell) = other.get_mut(*place)
+            {
+                *cell = *slot;
+                *place += 1;
+            }
+        }
+        std::mem::swap(slots, &mut other);
     }
 }
 

@@ -7,8 +7,8 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,7 +19,10 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::Instant;
 
-use crate::learn::{Extracted, FeatureKey, Label, MessageKey, Model, Opinion, extract};
+use super::Scanned;
+use crate::learn::{
+    Extracted, FeatureKey, Label, MessageKey, Model, Opinion, Unspoken, UnspokenRings, extract,
+};
 use crate::mail::Client;
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Gauge};
@@ -42,6 +45,8 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(600);
 /// How often the log is looked at without notice: other processes write to it too.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 const MESSAGE_KEY_BYTES: usize = 16;
+/// How long people usually take to speak of a message.
+const SPEAKING_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why the model cannot follow the log.
 #[derive(Debug, Error)]
@@ -83,6 +88,8 @@ struct Inner {
     stored: AtomicI64,
     /// The end of the log at the start: what comes after is counted as a new lesson.
     began: i64,
+    /// Messages of which nobody spoke yet.
+    unspoken: std::sync::Mutex<UnspokenRings>,
 }
 
 impl Learned {
@@ -110,6 +117,7 @@ impl Learned {
             folding: Mutex::new(()),
             stored,
             began,
+            unspoken: std::sync::Mutex::default(),
         };
         let learned = Learned { inner: Arc::new(inner) };
         learned.swap(None);
@@ -178,6 +186,62 @@ impl Learned {
         let appended = self.inner.log.append_all(&batch).await?;
         self.notify();
         Ok(appended)
+    }
+
+    /// Remembers what became of a message, for what follows when people speak of others.
+    pub fn remember(&self, scanned: &Scanned, is_kept: bool, now: OffsetDateTime) {
+        let Some(judged) = &scanned.judged else { return };
+        let unspoken = Unspoken {
+            message: MessageKey::of(&scanned.message, &self.inner.key),
+            score: judged.score,
+            features: Arc::clone(&judged.features),
+            at: now.unix_timestamp(),
+        };
+        self.unspoken().push(unspoken, is_kept);
+    }
+
+    /// Learns what follows from a report that a message which was delivered is spam, or one that was kept is ham: a few
+    /// others that were treated alike, a day ago or longer, and of which nobody complained, at half weight. From the
+    /// report of a message that is not remembered, or was treated right, nothing follows.
+    ///
+    /// # Errors
+    /// [`LearnedError::Log`]; the report itself is not touched by it.
+    pub async fn imply(
+        &self,
+        message: MessageKey,
+        reported: Label,
+        now: OffsetDateTime,
+    ) -> Result<(), LearnedError> {
+        let until = (now - SPEAKING_TIME).unix_timestamp();
+        let (label, others) = {
+            let mut unspoken = self.unspoken();
+            let is_ham = reported == Label::Ham;
+            if unspoken.remove(message) != Some(is_ham) {
+                return Ok(());
+            }
+            let draw = |most: usize| {
+                let mut random = [0; 8];
+                // Without randomness it is the oldest: that is no worse a choice.
+                getrandom::fill(&mut random).ok();
+                usize::from_le_bytes(random).checked_rem(most).unwrap_or_default()
+            };
+            unspoken.implied(reported, until, draw)
+        };
+        let lesson = |unspoken: Unspoken| NewLesson {
+            message: unspoken.message,
+            label,
+            features: Arc::unwrap_or_clone(unspoken.features),
+            teacher: Teacher::Implied,
+            learned_at: now,
+        };
+        let batch: Vec<NewLesson> = others.into_iter().map(lesson).collect();
+        self.inner.log.append_new(&batch).await?;
+        self.notify();
+        Ok(())
+    }
+
+    fn unspoken(&self) -> std::sync::MutexGuard<'_, UnspokenRings> {
+        self.inner.unspoken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells [`Learned::follow`] that there are new lines.

@@ -233,3 +233,45 @@ async fn the_audit_finds_the_lesson_that_all_others_contradict() {
     );
     assert!(found.len() <= 3 && found.is_sorted_by(|a, b| a.by >= b.by));
 }
+
+#[tokio::test]
+async fn a_report_teaches_others_of_which_nobody_spoke_for_a_day() {
+    let house = House::new().await;
+    let learned = house.open().await;
+    teach(&learned, 5).await;
+    learned.load().await.unwrap();
+    let scanned = |subject: &str| {
+        let raw = format!("From: b@example.org\r\nSubject: {subject}\r\n\r\nWe talked about the agenda\r\n");
+        let message = Arc::new(parse(raw.as_bytes()));
+        let extracted = learned.extract(&message, None);
+        let score = learned.model().judge(&extracted).unwrap().score;
+        let judged = Some(crate::scan::Judged { score, features: Arc::new(extracted.features) });
+        crate::scan::Scanned { scan: crate::verdict::Scan::default(), message, judged }
+    };
+    let implied = async || {
+        let tally = learned.log().tally().await.unwrap();
+        tally
+            .iter()
+            .filter(|row| row.teacher == "implied")
+            .map(|row| (row.label, row.lessons))
+            .collect::<Vec<_>>()
+    };
+    let key = |scanned: &crate::scan::Scanned| crate::learn::MessageKey::of(&scanned.message, learned.key());
+    let later = NOW + time::Duration::days(2);
+    let reported: Vec<_> = ["one", "two", "three", "four"].map(scanned).into_iter().collect();
+    reported.iter().for_each(|scanned| learned.remember(scanned, false, NOW));
+    learned.remember(&scanned("young"), false, later);
+    let [first, second, ..] = &reported[..] else { unreachable!("there are four") };
+    // It was delivered, and that was right; it is not known; it is too early.
+    learned.imply(key(first), Label::Ham, later).await.unwrap();
+    learned.imply(key(&scanned("never seen")), Label::Spam, later).await.unwrap();
+    learned.remember(first, false, NOW);
+    learned.imply(key(first), Label::Spam, NOW + time::Duration::hours(20)).await.unwrap();
+    assert_eq!(implied().await, []);
+    // Three are left that are old enough, and one of them is the one reported.
+    learned.imply(key(second), Label::Spam, later).await.unwrap();
+    assert_eq!(implied().await, [(Label::Ham, 2)]);
+    let model = learned.load().await.unwrap();
+    assert_eq!(model.lessons(), (5, 5), "they are no lessons that somebody gave");
+    check(&house, &model).await;
+}

@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 pub use audit::Contradicted;
 pub use learned::{Learned, LearnedError};
 
-use crate::learn::Opinion;
+use crate::learn::{Features, Opinion};
 use crate::mail::{Direction, Envelope};
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Histogram};
@@ -70,6 +70,17 @@ pub struct Scanned {
     pub scan: Scan,
     /// The message as it was parsed; empty when the parser failed.
     pub message: Arc<Message>,
+    /// What the learned models made of it.
+    pub judged: Option<Judged>,
+}
+
+/// A message as the learned models see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// The score on their scale.
+    pub score: f64,
+    /// Its features.
+    pub features: Arc<Features>,
 }
 
 /// The finding of a message that was not scanned, since a written exemption says so.
@@ -80,7 +91,7 @@ impl Scanned {
     pub fn exempt() -> Self {
         let finding = Finding::new(UNSCANNED, 0.0, "The client is exempt from scanning.");
         let scan = Scan { findings: vec![finding], ..Scan::default() };
-        Scanned { scan, message: Arc::new(Message::default()) }
+        Scanned { scan, message: Arc::new(Message::default()), judged: None }
     }
 }
 
@@ -180,15 +191,20 @@ impl Shared {
             // A message that breaks the parser is still looked at, as raw text.
             Message { text: raw_text(body), ..Message::default() }
         });
-        let opinion = guarded(&mut scan, "learned", || self.learned.judge(&message, Some(&envelope.client)));
-        let opinion = opinion.flatten();
+        let learned = guarded(&mut scan, "learned", || {
+            let extracted = self.learned.extract(&message, Some(&envelope.client));
+            (self.learned.model().judge(&extracted), extracted.features)
+        });
+        let (opinion, features) = learned.unwrap_or_default();
+        let judged =
+            opinion.as_ref().map(|opinion| Judged { score: opinion.score, features: Arc::new(features) });
         let rules = self.rules.load();
         let set = rules.of(envelope.direction);
         // What was learned is weighed once: by the rules that ask for it, or else by the filter itself.
         scan.findings.extend(opinion.as_ref().filter(|_| !set.weighs_learned()).map(Opinion::finding));
         let evaluation = guarded(&mut scan, "rules", || {
             let evidence = Evidence {
-                bayes: opinion.map(|opinion| opinion.probability),
+                bayes: opinion.map(|opinion| opinion.bayes),
                 authentication: Authentication::read(&message, &rules.organisation.authserv_ids),
             };
             set.evaluate(&Subject {
@@ -207,7 +223,7 @@ impl Shared {
             scan.findings.extend(evaluation.findings);
         }
         scan.findings.sort_by(|a, b| b.score.points().abs().total_cmp(&a.score.points().abs()));
-        Scanned { scan, message: Arc::new(message) }
+        Scanned { scan, message: Arc::new(message), judged }
     }
 }
 
@@ -224,7 +240,7 @@ fn guarded<T>(scan: &mut Scan, analyser: &'static str, work: impl FnOnce() -> T)
 
 fn nothing(reason: &'static str) -> Scanned {
     let scan = Scan { degraded: vec![Degraded { analyser: "scan", reason }], ..Scan::default() };
-    Scanned { scan, message: Arc::new(Message::default()) }
+    Scanned { scan, message: Arc::new(Message::default()), judged: None }
 }
 
 fn raw_text(body: &[u8]) -> String {

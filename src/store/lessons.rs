@@ -213,6 +213,22 @@ impl LessonLog {
         Ok(appended)
     }
 
+    /// Writes those of a batch in one transaction of whose messages nothing is in force.
+    ///
+    /// # Errors
+    /// [`LessonError::Store`]; then nothing of the batch was written.
+    pub async fn append_new(&self, batch: &[NewLesson]) -> Result<(), LessonError> {
+        let mut connection = self.pool.acquire().await?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        for new in batch {
+            if in_force(&mut transaction, new.message, None).await?.is_none() {
+                write(&mut transaction, new, None).await?;
+            }
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
     /// Returns the lessons after a line that are in force, in order, at most `limit` and at most [`MAX_BATCH`].
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -311,13 +312,17 @@ impl Evaluation<'_> {
                     let drawn = self.draw(place, &format!("implied {draws}")) % most.max(1) as u64;
                     usize::try_from(drawn).unwrap_or_default()
                 };
-                let (label, implied) = unspoken.implied(reported, draw);
+                let (label, implied) = unspoken.implied(reported, 0, draw);
                 for Unspoken { features, .. } in implied {
+                    let features = Arc::unwrap_or_clone(features);
                     model.learn(&Lesson { label, features, weight: Weight::Half, teacher: 0 });
                 }
             } else {
-                let features = sample.extracted.features.clone();
-                unspoken.push(Unspoken { message: sample.key, score: found.score, features }, found.is_kept);
+                let features = Arc::new(sample.extracted.features.clone());
+                unspoken.push(
+                    Unspoken { message: sample.key, score: found.score, features, at: 0 },
+                    found.is_kept,
+                );
             }
         }
         if is_reported { self.learn(filter, place) } else { Ok(()) }

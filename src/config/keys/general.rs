@@ -58,7 +58,7 @@ pub(super) static FIRST: [Key; 4] = [
     },
 ];
 
-pub(super) static LAST: [Key; 15] = [
+pub(super) static LAST: [Key; 16] = [
     Key {
         name: "scan.authserv_ids",
         default: "[]",
@@ -91,6 +91,14 @@ pub(super) static LAST: [Key; 15] = [
         default: "\"\"",
         meaning: "A folder of your own rules (*.cf, in SpamAssassin's language), read after the built-in ones.",
         set: |c, v| value::path(v).map(|x| c.rules_dir = x),
+    },
+    Key {
+        name: "learn.implied",
+        default: "true",
+        meaning: "Whether a report also teaches others: who releases a kept message has likely seen what else was kept a\n\
+                  day ago or longer, so a few of those count as spam, at half weight. For this the features of the last\n\
+                  600 messages are in memory: keyed hashes, no text.",
+        set: |c, v| value::truth(v).map(|x| c.learn_implied = x),
     },
     Key {
         name: "organisation.people",

@@ -137,6 +137,7 @@ pub(super) fn blank() -> Config {
         scan_concurrency: 0,
         scan_exempt_networks: Vec::new(),
         scan_timeout: Duration::ZERO,
+        learn_implied: false,
         authserv_ids: Vec::new(),
         rules_dir: None,
         people: Vec::new(),

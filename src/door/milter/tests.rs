@@ -64,6 +64,7 @@ impl House {
             relay: Relay::new(crate::relay::Config::new(nowhere, "gw.example")),
             scanner: Scanner::new(config, rules, learned).unwrap(),
             unscanned: Arc::new([]),
+            implies: true,
             policy: Arc::new(Policy {
                 thresholds: Thresholds::new(4.0, 6.0, 20.0).unwrap(),
                 on_degraded: OnDegraded::Ignore,

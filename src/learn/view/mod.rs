@@ -74,14 +74,24 @@ impl<'k> Collector<'k> {
     /// capital is in it. Scripts without spaces fall into pairs of characters. Zero-width characters are passed
     /// over, so that they hide nothing.
     fn add_tokens(&mut self, kind: Kind, text: &str, most: usize) {
-        let inside =
-            |c: char| c.is_alphanumeric() || (!c.is_ascii() && !c.is_whitespace()) || "$-'.@!_%".contains(c);
-        let tokens = text.split(|c: char| !inside(c)).map(|token| token.trim_matches(['.', '-', '\'', '_']));
-        for token in tokens.filter(|token| !token.is_empty()).take(most) {
+        let mut rest = text;
+        for _ in 0..most {
+            // Bytes beyond ASCII are inside, or white space that is left out below.
+            let Some(start) = rest.bytes().position(|byte| is_inside(byte) && !EDGES.contains(&byte)) else {
+                return;
+            };
+            let run = rest.get(start..).unwrap_or_default();
+            let end = run.bytes().position(|byte| !is_inside(byte)).unwrap_or(run.len());
+            let (token, after) = run.split_at_checked(end).unwrap_or((run, ""));
+            rest = after;
+            let token =
+                token.trim_end_matches(|c: char| u8::try_from(c).is_ok_and(|byte| EDGES.contains(&byte)));
             if token.is_ascii() {
                 self.add_token(kind, token);
             } else {
-                self.add_foreign_token(kind, token);
+                let is_gap = |c: char| !c.is_ascii() && (c.is_whitespace() || c.is_control());
+                let tokens = token.split(is_gap).filter(|token| !token.is_empty());
+                tokens.for_each(|token| self.add_foreign_token(kind, token));
             }
         }
     }
@@ -92,7 +102,12 @@ impl<'k> Collector<'k> {
             self.add(kind, format_args!("({} characters)", token.len()));
             return;
         }
-        if token.chars().any(char::is_uppercase) {
+        let has_capital = if token.is_ascii() {
+            token.bytes().any(|byte| byte.is_ascii_uppercase())
+        } else {
+            token.chars().any(char::is_uppercase)
+        };
+        if has_capital {
             self.words.text.push_str(token);
             self.enter(kind, start);
         }
@@ -140,6 +155,14 @@ impl<'k> Collector<'k> {
     fn take(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.slots)
     }
+}
+
+/// What is cut off at the ends of a token.
+const EDGES: &[u8] = b".-'_";
+
+/// Whether a byte belongs to a token.
+fn is_inside(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || !byte.is_ascii() || b"$-'.@!_%".contains(&byte)
 }
 
 /// The high bits of a hash are the best mixed.
