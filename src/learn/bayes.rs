@@ -43,6 +43,14 @@ pub(super) struct Bayes {
     pub(super) tables: [Vec<Counts>; 2],
 }
 
+/// What the filter says of a message.
+pub(super) struct Weighed {
+    /// The log-odds that it adds to those of the linear models.
+    pub(super) voice: f64,
+    /// The probability of spam by itself.
+    pub(super) probability: f64,
+}
+
 impl Bayes {
     pub(super) fn new() -> Self {
         Bayes {
@@ -76,14 +84,14 @@ impl Bayes {
         self.lessons.iter().all(|lessons| lessons / 2 >= least)
     }
 
-    /// Returns the log-odds that the filter adds to those of the linear models after so many lessons.
-    pub(super) fn voice(&self, features: &Features, lessons: u32) -> f64 {
+    /// Weighs a message after so many lessons.
+    pub(super) fn weigh(&self, features: &Features, lessons: u32) -> Weighed {
         if !self.knows_both() {
-            return 0.0;
+            return Weighed { voice: 0.0, probability: 0.5 };
         }
-        let [per_spam, per_ham] = self.lessons.map(|lessons| 1.0 / (f64::from(lessons) / WHOLE + 1.0));
+        let [per_spam, per_ham] = self.rates();
         let base = (per_spam / per_ham).ln();
-        let mut voice = 0.0;
+        let (mut voice, mut shape, mut for_spam, mut for_ham) = (0.0, 0.0, 0.0, 0.0);
         for (view, table) in VIEWS.into_iter().zip(&self.tables) {
             let slots = features.view(view);
             let mut sum = 0.0;
@@ -97,25 +105,7 @@ impl Bayes {
                 let distance = (p - q) / (p + q);
                 let [spam, ham] = counts.map(ln_of_count);
                 sum += (spam - ham + base) * distance * distance;
-            }
-            voice += sum / (slots.len().max(1) as f64).sqrt();
-        }
-        voice * VOICE_LESSONS / (VOICE_LESSONS + f64::from(lessons))
-    }
-
-    /// Returns the probability of spam by the filter alone.
-    pub(super) fn probability(&self, features: &Features) -> f64 {
-        if !self.knows_both() {
-            return 0.5;
-        }
-        let (mut shape, mut for_spam, mut for_ham) = (0.0, 0.0, 0.0);
-        for (view, table) in VIEWS.into_iter().zip(&self.tables) {
-            for slot in features.view(view) {
-                let counts = table.get(*slot as usize).copied().unwrap_or_default();
-                if counts == [0; 2] {
-                    continue;
-                }
-                let probability = self.of_counts(counts);
+                let probability = of_counts(counts, [per_spam, per_ham]);
                 let deviation = (probability - 0.5).abs();
                 if deviation >= MIN_DEVIATION {
                     let weight = EFFECTIVE_SIZE * (2.0 * deviation).powi(2);
@@ -124,29 +114,29 @@ impl Bayes {
                     for_ham -= weight * probability.ln();
                 }
             }
+            voice += sum / (slots.len().max(1) as f64).sqrt();
         }
         // Each tail is the chance that slots that say nothing would say as much: the one close to 0 wins,
         // and where both are, the message is like both.
-        (1.0 + gamma_tail(shape, for_ham) - gamma_tail(shape, for_spam)) / 2.0
+        let probability = (1.0 + gamma_tail(shape, for_ham) - gamma_tail(shape, for_spam)) / 2.0;
+        Weighed { voice: voice * VOICE_LESSONS / (VOICE_LESSONS + f64::from(lessons)), probability }
     }
 
-    /// Returns the probability of spam given one slot, as if there were as much ham as spam.
-    fn of_counts(&self, counts: Counts) -> f64 {
-        let [per_spam, per_ham] = self.lessons.map(|lessons| 1.0 / (f64::from(lessons) / WHOLE + 1.0));
-        let [spam, ham] = counts.map(|count| f64::from(count) / WHOLE + UNSEEN);
-        let (spam, ham) = (spam * per_spam, ham * per_ham);
-        spam / (spam + ham)
+    /// What a count of spam and of ham is to be multiplied with.
+    fn rates(&self) -> [f64; 2] {
+        self.lessons.map(|lessons| 1.0 / (f64::from(lessons) / WHOLE + 1.0))
     }
 
     /// Returns what speaks most for spam and for ham, the strongest first.
     pub(super) fn evidence(&self, extracted: &Extracted) -> [Vec<Evidence>; 2] {
+        let rates = self.rates();
         let mut sides: [Vec<(f64, usize, Counts)>; 2] = [Vec::new(), Vec::new()];
         for (index, origin) in extracted.words.origins.iter().enumerate() {
             let table = VIEWS.iter().zip(&self.tables).find(|(view, _)| **view == origin.kind.view());
             let Some(counts) = table.and_then(|(_, table)| table.get(origin.slot as usize)).copied() else {
                 continue;
             };
-            let probability = self.of_counts(counts);
+            let probability = of_counts(counts, rates);
             let deviation = (probability - 0.5).abs();
             if counts == [0; 2] || deviation < MIN_DEVIATION {
                 continue;
@@ -172,6 +162,13 @@ impl Bayes {
             named
         })
     }
+}
+
+/// Returns the probability of spam given one slot, as if there were as much ham as spam.
+fn of_counts(counts: Counts, [per_spam, per_ham]: [f64; 2]) -> f64 {
+    let [spam, ham] = counts.map(|count| f64::from(count) / WHOLE + UNSEEN);
+    let (spam, ham) = (spam * per_spam, ham * per_ham);
+    spam / (spam + ham)
 }
 
 /// Returns the logarithm of a count in halves, as lessons and a half more. Most counts are small.

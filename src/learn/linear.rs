@@ -11,26 +11,25 @@ const LEAST_ERROR: f64 = 0.001;
 /// Keeps the first step of a weight finite.
 const EPSILON: f64 = 1e-7;
 
-/// A weight and the sum of its squared gradients: they are changed together.
-pub(super) type Cell = [f32; 2];
-
 /// The weights of one view.
 #[derive(Clone, PartialEq)]
 pub(super) struct Linear {
-    pub(super) cells: Vec<Cell>,
+    /// Apart from the squares, which are of no use for judging: that would halve what fits into the caches.
+    pub(super) weights: Vec<f32>,
+    /// Sums of squared gradients.
+    pub(super) squares: Vec<f32>,
     /// How far a lesson moves the weights.
     rate: f64,
 }
 
 impl Linear {
     pub(super) fn new(rate: f64) -> Self {
-        Linear { cells: vec![[0.0; 2]; 1 << SLOT_BITS], rate }
+        Linear { weights: vec![0.0; 1 << SLOT_BITS], squares: vec![0.0; 1 << SLOT_BITS], rate }
     }
 
     /// Returns the logarithm of the odds that a message with these slots is spam, as far as this view tells.
     pub(super) fn margin(&self, slots: &[&[u32]]) -> f64 {
-        let weight =
-            |slot: &u32| self.cells.get(*slot as usize).map_or(0.0, |[weight, _]| f64::from(*weight));
+        let weight = |slot: &u32| self.weights.get(*slot as usize).map_or(0.0, |weight| f64::from(*weight));
         let sum: f64 = slots.iter().copied().flatten().map(weight).sum();
         sum * value(slots)
     }
@@ -44,7 +43,7 @@ impl Linear {
         let gradient = error * value(slots);
         let square = gradient * gradient;
         for slot in slots.iter().copied().flatten().map(|slot| *slot as usize) {
-            if let Some([weight, squares]) = self.cells.get_mut(slot) {
+            if let (Some(weight), Some(squares)) = (self.weights.get_mut(slot), self.squares.get_mut(slot)) {
                 let sum = f64::from(*squares) + square;
                 *squares = single(sum);
                 *weight = single(f64::from(*weight) + share * self.rate * gradient / (sum + EPSILON).sqrt());

@@ -74,7 +74,7 @@ impl Model {
         let is_spam = *label == Label::Spam;
         let mut share = HALF;
         if *weight == Weight::Whole {
-            let score = self.sum(features) + self.bayes.voice(features, self.count());
+            let score = self.sum(features) + self.bayes.weigh(features, self.count()).voice;
             share = self.trust(*teacher, self.contradiction(lesson));
             self.calibration.learn(score, is_spam, share);
             let [spam, ham] = &mut self.lessons;
@@ -139,7 +139,8 @@ impl Model {
             return None;
         }
         let features = &extracted.features;
-        let score = self.sum(features) + self.bayes.voice(features, self.count());
+        let weighed = self.bayes.weigh(features, self.count());
+        let score = self.sum(features) + weighed.voice;
         let [for_spam, for_ham] = self.bayes.evidence(extracted);
         let (mut state, mut spam_from) = (self.calibration.state(score), self.calibration.spam_from);
         if !self.bayes.knows_both_by(MIN_LESSONS) {
@@ -151,7 +152,7 @@ impl Model {
             probability: logistic(self.calibration.log_odds(score)),
             state,
             spam_from,
-            bayes: self.bayes.probability(features),
+            bayes: weighed.probability,
             for_spam,
             for_ham,
         })

@@ -6,7 +6,6 @@ use thiserror::Error;
 
 use super::bayes::Counts;
 use super::features::{read_varint, write_varint};
-use super::linear::Cell;
 use super::model::{MAX_TEACHERS, Model};
 
 /// First bytes of a snapshot; the last one is its version.
@@ -44,11 +43,8 @@ impl Model {
         for number in calibration.bins.iter().flatten().chain([&calibration.spam_from, &calibration.ham_to]) {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        for linear in &self.linear {
-            write_table(&mut bytes, &linear.cells, |bytes, [weight, square]| {
-                bytes.extend_from_slice(&weight.to_le_bytes());
-                bytes.extend_from_slice(&square.to_le_bytes());
-            });
+        for table in self.linear.iter().flat_map(|linear| [&linear.weights, &linear.squares]) {
+            write_table(&mut bytes, table, |bytes, number| bytes.extend_from_slice(&number.to_le_bytes()));
         }
         self.bayes.lessons.iter().for_each(|count| write_varint(&mut bytes, *count));
         for table in &self.bayes.tables {
@@ -98,10 +94,9 @@ fn read(bytes: &[u8]) -> Option<Model> {
     }
     model.calibration.spam_from = read_number(rest)?;
     model.calibration.ham_to = read_number(rest)?;
-    for linear in &mut model.linear {
-        read_table(rest, &mut linear.cells, |rest| {
-            let cell: Cell = [f32::from_le_bytes(read_array(rest)?), f32::from_le_bytes(read_array(rest)?)];
-            cell.iter().all(|number| number.is_finite()).then_some(cell)
+    for table in model.linear.iter_mut().flat_map(|linear| [&mut linear.weights, &mut linear.squares]) {
+        read_table(rest, table, |rest| {
+            Some(f32::from_le_bytes(read_array(rest)?)).filter(|number| number.is_finite())
         })?;
     }
     for count in &mut model.bayes.lessons {

@@ -13,6 +13,8 @@ use super::trail::Trail;
 use super::words::{Kind, Words};
 use crate::message::Message;
 
+/// Room for the slots of a view, enough for most.
+const SLOTS: usize = 4_096;
 /// Longest token in bytes; of a longer one only the length counts.
 const TOKEN_BYTES: usize = 40;
 /// Longest feature in bytes.
@@ -42,7 +44,7 @@ struct Collector<'k> {
 
 impl<'k> Collector<'k> {
     fn new(key: &'k FeatureKey) -> Self {
-        Collector { key, slots: Vec::with_capacity(4_096), words: Words::new() }
+        Collector { key, slots: Vec::with_capacity(SLOTS), words: Words::new() }
     }
 
     /// Adds a feature by what it says, and returns its hash.
@@ -153,7 +155,7 @@ impl<'k> Collector<'k> {
 
     /// Takes the slots gathered since the last call.
     fn take(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.slots)
+        std::mem::replace(&mut self.slots, Vec::with_capacity(SLOTS))
     }
 }
 
