@@ -5,6 +5,7 @@
 //! of feedback says. What would tell the answer is left out, see `labelled`.
 
 mod peer;
+mod plot;
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -66,6 +67,9 @@ pub(super) struct Arguments {
     /// Write a line `LABEL SCORE PATH` for each message.
     #[arg(long, value_name = "FILE")]
     scores: Option<PathBuf>,
+    /// Draw the curves of what is lost and missed and of learning, as `roc.svg` and `learning.svg` in this folder.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["starts", "orders"])]
+    plots: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -174,6 +178,10 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
         Some(parts) => evaluation.split(parts)?,
         None => evaluation.in_order(Filter::ours(), &all)?,
     };
+    if let Some(folder) = &arguments.plots {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        plot::draw(folder, &evaluation.scored(&judged))?;
+    }
     if !arguments.compare.is_empty() {
         return evaluation.report_compared(&judged, &all);
     }
