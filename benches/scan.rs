@@ -46,7 +46,7 @@ fn input() -> &'static Input {
         for (index, message) in parsed.iter().enumerate() {
             let label = if index % 2 == 0 { Label::Ham } else { Label::Spam };
             let features = learn::extract(message, None, &key).features;
-            model.learn(&Lesson { label, features, weight: Weight::Whole, teacher: 0 });
+            model.learn(&Lesson { label, features, weight: Weight::Whole, teacher: 0, hour: 0 });
         }
         let bytes: usize = raw.iter().map(Vec::len).sum();
         println!("{} messages, {} bytes on average", raw.len(), bytes / raw.len().max(1));

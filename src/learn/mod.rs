@@ -24,6 +24,8 @@ mod view;
 mod words;
 
 #[cfg(test)]
+mod attack_tests;
+#[cfg(test)]
 mod tests;
 
 pub use extract::{Extracted, MessageKey, extract};
@@ -77,6 +79,8 @@ pub struct Lesson {
     pub features: Features,
     /// How much it counts.
     pub weight: Weight,
-    /// Who said it, by a number.
+    /// Who said it, by a number; 0 is the administrator's own hand.
     pub teacher: u32,
+    /// The hour in which it was said, of any clock.
+    pub hour: i64,
 }

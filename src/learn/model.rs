@@ -30,6 +30,14 @@ const CONTRADICTION: f64 = 6.0;
 const CONTRADICTION_MEMORY: f64 = 200.0;
 const TOLERATED: f64 = 0.01;
 const SLOWEST: f64 = 0.05;
+/// Lessons that the model takes from one person in an hour.
+const MAX_LESSONS_AN_HOUR: u32 = 100;
+/// The models agree with a lesson from this score on. Of others they take so few from one person in a day, and one more
+/// for so many lessons in all: who is alone with an opinion does not change that of all.
+const AGREEMENT: f64 = 2.0;
+const MAX_AGAINST_A_DAY: u32 = 3;
+const LESSONS_FOR_ANOTHER: u32 = 200;
+const HOURS_A_DAY: i64 = 24;
 /// Most teachers that are remembered by themselves.
 pub(super) const MAX_TEACHERS: usize = 10_000;
 
@@ -43,8 +51,20 @@ pub struct Model {
     pub(super) linear: [Linear; 3],
     pub(super) bayes: Bayes,
     pub(super) calibration: Calibration,
-    /// How often the last lessons of a teacher contradicted the models.
-    pub(super) teachers: BTreeMap<u32, f64>,
+    /// What is remembered of those who taught.
+    pub(super) teachers: BTreeMap<u32, Teacher>,
+}
+
+/// What is remembered of somebody who taught.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Teacher {
+    /// How often their last lessons contradicted the models.
+    pub(super) contradicts: f64,
+    /// The hour of the last lesson, and the lessons in it.
+    pub(super) hour: i64,
+    pub(super) lessons: u32,
+    /// Lessons against the models on that day.
+    pub(super) against: u32,
 }
 
 impl Model {
@@ -68,9 +88,12 @@ impl Model {
         self.sequence = sequence;
     }
 
-    /// Learns a lesson.
+    /// Learns a lesson, unless its teacher has taught enough for an hour: nobody alone moves the model far at once.
     pub fn learn(&mut self, lesson: &Lesson) {
-        let Lesson { label, features, weight, teacher } = lesson;
+        let Lesson { label, features, weight, teacher, hour } = lesson;
+        if *weight == Weight::Whole && !self.has_room(*teacher, *hour, self.contradiction(lesson)) {
+            return;
+        }
         let is_spam = *label == Label::Spam;
         let mut share = HALF;
         if *weight == Weight::Whole {
@@ -99,10 +122,33 @@ impl Model {
             return 1.0;
         }
         let contradicts = contradiction > CONTRADICTION;
-        let is_known = self.teachers.contains_key(&teacher) || self.teachers.len() < MAX_TEACHERS;
-        let often = self.teachers.entry(if is_known { teacher } else { 0 }).or_default();
+        let often = &mut self.teacher(teacher).contradicts;
         *often += (f64::from(u8::from(contradicts)) - *often) / CONTRADICTION_MEMORY;
         if contradicts { (TOLERATED / *often).clamp(SLOWEST, 1.0) } else { 1.0 }
+    }
+
+    /// Counts a lesson of a teacher, and says whether it is one that the model takes.
+    fn has_room(&mut self, teacher: u32, hour: i64, contradiction: f64) -> bool {
+        // What the models are sure of moves them little; so early they are sure of nothing.
+        let is_against = contradiction > -AGREEMENT && self.count() >= SURE_LESSONS;
+        let most_against = MAX_AGAINST_A_DAY + self.count() / LESSONS_FOR_ANOTHER;
+        let known = self.teacher(teacher);
+        if known.hour / HOURS_A_DAY != hour / HOURS_A_DAY {
+            known.against = 0;
+        }
+        if known.hour != hour {
+            (known.hour, known.lessons) = (hour, 0);
+        }
+        known.lessons = known.lessons.saturating_add(1);
+        known.against = known.against.saturating_add(u32::from(is_against));
+        teacher == 0
+            || (known.lessons <= MAX_LESSONS_AN_HOUR && (!is_against || known.against <= most_against))
+    }
+
+    fn teacher(&mut self, teacher: u32) -> &mut Teacher {
+        let is_known = self.teachers.contains_key(&teacher) || self.teachers.len() < MAX_TEACHERS;
+        // Where there are too many to tell apart, the rest count as one.
+        self.teachers.entry(if is_known { teacher } else { u32::MAX }).or_default()
     }
 
     /// Returns the sum of the linear models.
@@ -183,7 +229,7 @@ mod tests {
     use super::*;
 
     fn lesson(label: Label, slots: &[u32], teacher: u32) -> Lesson {
-        Lesson { label, features: Features::of(View::Tokens, slots), weight: Weight::Whole, teacher }
+        Lesson { label, features: Features::of(View::Tokens, slots), weight: Weight::Whole, teacher, hour: 0 }
     }
 
     fn taught(lessons: u32) -> Model {
@@ -218,12 +264,33 @@ mod tests {
         assert_eq!(model.trust(2, 7.0), 1.0);
         // What many wrong lessons move is less than what as many trusted ones move.
         let (mut slowed, mut trusted) = (taught(200), taught(200));
-        for teacher in 0..50 {
+        for teacher in 0..10 {
             slowed.learn(&strange(7));
             trusted.learn(&strange(1_000 + teacher));
         }
         let features = Features::of(View::Tokens, &[1, 2, 3]);
         assert!(slowed.sum(&features) >= trusted.sum(&features));
+    }
+
+    #[test]
+    fn nobody_teaches_more_than_so_much_in_an_hour() {
+        let mut model = taught(1);
+        let (_, before) = model.lessons();
+        for (hour, most) in [(1, 150), (2, 30)] {
+            for _ in 0..most {
+                model.learn(&Lesson { hour, ..lesson(Label::Spam, &[9], 5) });
+            }
+        }
+        model.learn(&Lesson { hour: 2, ..lesson(Label::Spam, &[9], 6) });
+        assert_eq!(model.lessons().1 - before, 100 + 30 + 1);
+        // Against the model it is less, until the next day.
+        let mut model = taught(100);
+        for hour in [1, 2, 24] {
+            for slot in 0..40 {
+                model.learn(&Lesson { hour, ..lesson(Label::Ham, &[1, 2, 100 + slot], 5) });
+            }
+        }
+        assert_eq!(model.lessons().0 - 100, 8);
     }
 
     #[test]

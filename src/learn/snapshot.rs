@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::bayes::Counts;
 use super::features::{read_varint, write_varint};
-use super::model::{MAX_TEACHERS, Model};
+use super::model::{MAX_TEACHERS, Model, Teacher};
 
 /// First bytes of a snapshot; the last one is its version.
 const MAGIC: &[u8; 8] = b"lazmodl\x02";
@@ -35,9 +35,12 @@ impl Model {
         bytes.extend_from_slice(&self.sequence.to_le_bytes());
         self.lessons.iter().for_each(|count| write_varint(&mut bytes, *count));
         write_varint(&mut bytes, u32::try_from(self.teachers.len()).unwrap_or(u32::MAX));
-        for (teacher, often) in &self.teachers {
-            bytes.extend_from_slice(&teacher.to_le_bytes());
-            bytes.extend_from_slice(&often.to_le_bytes());
+        for (number, teacher) in &self.teachers {
+            bytes.extend_from_slice(&number.to_le_bytes());
+            bytes.extend_from_slice(&teacher.contradicts.to_le_bytes());
+            bytes.extend_from_slice(&teacher.hour.to_le_bytes());
+            bytes.extend_from_slice(&teacher.lessons.to_le_bytes());
+            bytes.extend_from_slice(&teacher.against.to_le_bytes());
         }
         let calibration = &self.calibration;
         for number in calibration.bins.iter().flatten().chain([&calibration.spam_from, &calibration.ham_to]) {
@@ -82,12 +85,16 @@ fn read(bytes: &[u8]) -> Option<Model> {
         *count = read_varint(rest).ok()?;
     }
     let teachers = read_varint(rest).ok()?;
-    if teachers as usize > MAX_TEACHERS {
+    if teachers as usize > MAX_TEACHERS + 1 {
         return None;
     }
     for _ in 0..teachers {
-        let teacher = u32::from_le_bytes(read_array(rest)?);
-        model.teachers.insert(teacher, read_number(rest)?);
+        let number = u32::from_le_bytes(read_array(rest)?);
+        let contradicts = read_number(rest)?;
+        let hour = i64::from_le_bytes(read_array(rest)?);
+        let lessons = u32::from_le_bytes(read_array(rest)?);
+        let against = u32::from_le_bytes(read_array(rest)?);
+        model.teachers.insert(number, Teacher { contradicts, hour, lessons, against });
     }
     for number in model.calibration.bins.iter_mut().flatten() {
         *number = read_number(rest)?;
@@ -160,7 +167,7 @@ mod tests {
             let label = if sequence % 2 == 0 { Label::Ham } else { Label::Spam };
             let first = if label == Label::Ham { 3 } else { 500_000 };
             let features = Features::new([slots(first), slots(first), slots(first), slots(first)]);
-            let lesson = Lesson { label, features, weight: Weight::Whole, teacher: 7 };
+            let lesson = Lesson { label, features, weight: Weight::Whole, teacher: 7, hour: sequence };
             model.follow(sequence, Some(&lesson));
         }
         model

@@ -116,7 +116,7 @@ fn lessons(count: usize) -> Model {
         let ham =
             mail("Minutes of the meeting", &format!("We talked about item {n} of the agenda on Tuesday"));
         for (label, features) in [(Label::Spam, spam.features), (Label::Ham, ham.features)] {
-            model.learn(&Lesson { label, features, weight: Weight::Whole, teacher: 0 });
+            model.learn(&Lesson { label, features, weight: Weight::Whole, teacher: 0, hour: 0 });
         }
     }
     model

@@ -18,8 +18,10 @@ use crate::privacy::Pseudonym;
 /// Who taught a lesson.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Teacher {
-    /// Somebody at the command line.
+    /// Somebody at the command line, or a mail server.
     Cli,
+    /// The administrator, in review.
+    Administrator,
     /// The gateway itself, of a message on which all that it knows agrees.
     Automatic,
     /// The gateway itself, of a message of which nobody complained.
@@ -32,6 +34,7 @@ impl Teacher {
     fn as_str(&self) -> &str {
         match self {
             Teacher::Cli => "cli",
+            Teacher::Administrator => "administrator",
             Teacher::Automatic => "automatic",
             Teacher::Implied => "implied",
             Teacher::Person(pseudonym) => pseudonym.as_str(),
@@ -94,7 +97,7 @@ pub enum Forget {
 pub struct Tally {
     /// What was said.
     pub label: Label,
-    /// Who taught: `cli`, `automatic`, `implied` or `person`.
+    /// Who taught: `cli`, `administrator`, `automatic`, `implied` or `person`.
     pub teacher: &'static str,
     /// How many.
     pub lessons: i64,
@@ -297,7 +300,9 @@ impl LessonLog {
             let Some(last) = entries.last() else { return Ok(tally) };
             sequence = last.sequence;
             for entry in &entries {
-                let named = ["cli", "automatic", "implied"].into_iter().find(|name| *name == entry.teacher);
+                let named = ["cli", "administrator", "automatic", "implied"]
+                    .into_iter()
+                    .find(|name| *name == entry.teacher);
                 let (teacher, label) = (named.unwrap_or("person"), entry.lesson.label);
                 match tally.iter_mut().find(|row| row.teacher == teacher && row.label == label) {
                     Some(row) => row.lessons += 1,
@@ -395,9 +400,13 @@ fn entry(row: &SqliteRow) -> Result<LogEntry, LessonError> {
     let teacher: &str = row.try_get("teacher")?;
     let is_half = [Teacher::Automatic, Teacher::Implied].iter().any(|half| half.as_str() == teacher);
     let weight = if is_half { Weight::Half } else { Weight::Whole };
+    // The administrator's own hand is 0.
     let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(teacher));
+    let is_own = [Teacher::Cli, Teacher::Administrator].iter().any(|own| own.as_str() == teacher);
+    let number = if is_own { 0 } else { u32::from_le_bytes([a, b, c, d]) };
     let learned_at = OffsetDateTime::from_unix_timestamp(row.try_get("learned_at")?)
         .map_err(|_| LessonError::Malformed(sequence))?;
-    let lesson = Lesson { label, features, weight, teacher: u32::from_le_bytes([a, b, c, d]) };
+    let hour = learned_at.unix_timestamp() / 3_600;
+    let lesson = Lesson { label, features, weight, teacher: number, hour };
     Ok(LogEntry { sequence, lesson, teacher: teacher.to_owned(), learned_at })
 }

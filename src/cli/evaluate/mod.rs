@@ -323,7 +323,7 @@ impl Evaluation<'_> {
                 let (label, implied) = unspoken.implied(reported, 0, draw);
                 for Unspoken { features, .. } in implied {
                     let features = Arc::unwrap_or_clone(features);
-                    model.learn(&Lesson { label, features, weight: Weight::Half, teacher: 0 });
+                    model.learn(&Lesson { label, features, weight: Weight::Half, teacher: 0, hour: 0 });
                 }
             } else {
                 let features = Arc::new(sample.extracted.features.clone());
@@ -371,7 +371,7 @@ impl Evaluation<'_> {
         match filter {
             Filter::Ours(model, _) => {
                 let features = sample.extracted.features.clone();
-                model.learn(&Lesson { label, features, weight: Weight::Whole, teacher: 0 });
+                model.learn(&Lesson { label, features, weight: Weight::Whole, teacher: 0, hour: 0 });
             }
             Filter::Other(peer) => {
                 let raw = labelled::read(&sample.path)?;

@@ -1,0 +1,154 @@
+//! What somebody can do to the model who sends mail or teaches it: over the sample mail in `corpus/`. Each story prints
+//! its figures (`cargo test --lib attack -- --nocapture`).
+
+use std::path::Path;
+
+use super::*;
+use crate::message::{Message, parse};
+
+struct Sample {
+    label: Label,
+    class: String,
+    message: Message,
+}
+
+fn samples() -> Vec<Sample> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let manifest = std::fs::read_to_string(corpus.join("MANIFEST")).unwrap();
+    let lines = manifest.lines().filter(|line| !line.starts_with('#') && line.contains("\tinbound\t"));
+    let of = |line: &str| {
+        let fields: Vec<&str> = line.split('\t').collect();
+        Sample {
+            label: Label::from_name(fields[4]).unwrap(),
+            class: fields[2].to_owned(),
+            message: parse(&std::fs::read(corpus.join(fields[0])).unwrap()),
+        }
+    };
+    lines.map(of).collect()
+}
+
+fn lesson(message: &Message, label: Label, teacher: u32, hour: i64) -> Lesson {
+    let features = extract(message, None, &FeatureKey::from_bytes([3; 32])).features;
+    Lesson { label, features, weight: Weight::Whole, teacher, hour }
+}
+
+/// Even samples teach, thrice; odd ones are judged.
+fn taught(samples: &[Sample]) -> Model {
+    let mut model = Model::new();
+    for _ in 0..3 {
+        for sample in samples.iter().step_by(2) {
+            model.learn(&lesson(&sample.message, sample.label, 0, 0));
+        }
+    }
+    model
+}
+
+fn score(model: &Model, message: &Message) -> f64 {
+    model.judge(&extract(message, None, &FeatureKey::from_bytes([3; 32]))).unwrap().score
+}
+
+/// The mean score of those messages that were not taught.
+fn mean(model: &Model, samples: &[Sample], is_meant: impl Fn(&Sample) -> bool) -> f64 {
+    let scores: Vec<f64> = samples
+        .iter()
+        .skip(1)
+        .step_by(2)
+        .filter(|sample| is_meant(sample))
+        .map(|sample| score(model, &sample.message))
+        .collect();
+    scores.iter().sum::<f64>() / scores.len() as f64
+}
+
+fn is_phishing(sample: &Sample) -> bool {
+    sample.class == "phishing"
+}
+
+fn is_ham(sample: &Sample) -> bool {
+    sample.label == Label::Ham
+}
+
+/// Teaches phishing as ham, `count` times in each of so many hours.
+fn mislabel(model: &mut Model, samples: &[Sample], teacher: u32, count: usize, hours: i64) {
+    let campaign: Vec<&Sample> = samples.iter().step_by(2).filter(|sample| is_phishing(sample)).collect();
+    for hour in 1..=hours {
+        for sample in campaign.iter().cycle().take(count) {
+            model.learn(&lesson(&sample.message, Label::Ham, teacher, hour));
+        }
+    }
+}
+
+#[test]
+fn attack_one_person_calls_a_campaign_wanted() {
+    let samples = samples();
+    let model = taught(&samples);
+    let before = mean(&model, &samples, is_phishing);
+    let (mut limited, mut unlimited) = (model.clone(), model);
+    mislabel(&mut limited, &samples, 7, 2_000, 1);
+    mislabel(&mut unlimited, &samples, 0, 2_000, 1);
+    let (after, without) = (mean(&limited, &samples, is_phishing), mean(&unlimited, &samples, is_phishing));
+    println!(
+        "2,000 wrong lessons in an hour: phishing {before:.1}, after {after:.1}, without the limit {without:.1}"
+    );
+    assert!(after > 0.0 && after > without + 5.0);
+}
+
+#[test]
+fn attack_slow_drift_is_bounded_by_the_day() {
+    let samples = samples();
+    let model = taught(&samples);
+    let before = mean(&model, &samples, is_phishing);
+    let (mut slow, mut unlimited) = (model.clone(), model);
+    mislabel(&mut slow, &samples, 7, 20, 23);
+    mislabel(&mut unlimited, &samples, 0, 20, 23);
+    let (after, without) = (mean(&slow, &samples, is_phishing), mean(&unlimited, &samples, is_phishing));
+    println!(
+        "20 wrong lessons an hour for a day: phishing {before:.1}, after {after:.1}, without the limit {without:.1}"
+    );
+    assert!(after > 0.0 && after > without + 5.0);
+}
+
+#[test]
+fn attack_a_dictionary_in_spam_does_not_cost_ham() {
+    let samples = samples();
+    let mut model = taught(&samples);
+    let before = mean(&model, &samples, is_ham);
+    let words: String =
+        samples.iter().filter(|sample| is_ham(sample)).map(|sample| &*sample.message.text).collect();
+    for sample in samples.iter().step_by(2).filter(|sample| is_phishing(sample)).cycle().take(100) {
+        let text = format!("{}\n{words}", sample.message.text);
+        model.learn(&lesson(&Message { text, ..sample.message.clone() }, Label::Spam, 0, 1));
+    }
+    let after = mean(&model, &samples, is_ham);
+    let (_, spam_from) = model.bounds();
+    let lost =
+        samples.iter().filter(|sample| is_ham(sample) && score(&model, &sample.message) >= spam_from).count();
+    println!("100 spam with all words of ham: ham {before:.1}, after {after:.1}, {lost} lost");
+    let ham = samples.iter().filter(|sample| is_ham(sample)).count();
+    assert!(lost * 50 <= ham, "{lost} of {ham}");
+}
+
+#[test]
+fn attack_words_of_ham_hide_little_and_nothing_where_they_are_hidden() {
+    let samples = samples();
+    let model = taught(&samples);
+    let words: String =
+        samples.iter().filter(|sample| is_ham(sample)).map(|sample| &*sample.message.text).collect();
+    let shown = |sample: &Sample| {
+        score(
+            &model,
+            &Message { text: format!("{}\n{words}", sample.message.text), ..sample.message.clone() },
+        )
+    };
+    let hidden =
+        |sample: &Sample| score(&model, &Message { hidden_text: words.clone(), ..sample.message.clone() });
+    let phishing: Vec<&Sample> = samples.iter().filter(|sample| is_phishing(sample)).collect();
+    let mean = |of: &dyn Fn(&Sample) -> f64| {
+        phishing.iter().map(|sample| of(sample)).sum::<f64>() / phishing.len() as f64
+    };
+    let plain = mean(&|sample| score(&model, &sample.message));
+    let (shown, hidden) = (mean(&shown), mean(&hidden));
+    println!(
+        "words of all ham added to phishing: {plain:.1}, where they are seen {shown:.1}, hidden {hidden:.1}"
+    );
+    assert!(hidden > plain - 1.0 && shown <= hidden);
+}
