@@ -74,3 +74,26 @@ fn the_first_messages_of_several_starts_are_measured() {
     let output = run(folder.path(), &["evaluate", "index", "--feedback", "never"]);
     assert!(!output.status.success() && printed(&output).contains("delayed:N"), "{}", printed(&output));
 }
+
+#[test]
+fn random_orders_other_filters_and_curves_stand_beside() {
+    let folder = scratch();
+    write_list(folder.path());
+    let orders = printed(&run(folder.path(), &["evaluate", "index", "--orders", "2"]));
+    let row = orders.lines().find(|line| line.starts_with("1-ROCA %")).unwrap_or_else(|| panic!("{orders}"));
+    let values: Vec<f64> = row.split_whitespace().skip(2).map(|value| value.parse().unwrap()).collect();
+    assert!(values[1] <= values[0] && values[0] <= values[2] && values[1] < values[2], "{orders}");
+
+    let output = run(folder.path(), &["evaluate", "index", "--compare", "bogofilter", "--plots", "curves"]);
+    let table = printed(&output);
+    assert!(output.status.success(), "{table}");
+    let error = |name: &str| -> f64 {
+        let row = table.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{table}"));
+        row.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    // Both learned something, and ours no less.
+    assert!(error("Lazaret") < error("bogofilter") && error("bogofilter") < 45.0, "{table}");
+    for name in ["roc.svg", "learning.svg"] {
+        assert!(fs::read_to_string(folder.path().join("curves").join(name)).unwrap().contains("</svg>"));
+    }
+}
