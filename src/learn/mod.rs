@@ -17,6 +17,7 @@ mod linear;
 mod measure;
 mod model;
 mod opinion;
+mod rehearsal;
 mod snapshot;
 mod trail;
 mod unspoken;

@@ -11,6 +11,7 @@ use super::extract::Extracted;
 use super::features::{Features, View};
 use super::linear::Linear;
 use super::opinion::{Opinion, State, logistic};
+use super::rehearsal::Rehearsal;
 use super::{Label, Lesson, Weight};
 
 /// How far a lesson moves the weights of each view.
@@ -51,6 +52,8 @@ pub struct Model {
     pub(super) linear: [Linear; 3],
     pub(super) bayes: Bayes,
     pub(super) calibration: Calibration,
+    /// What is heard again.
+    pub(super) rehearsal: Rehearsal,
     /// What is remembered of those who taught.
     pub(super) teachers: BTreeMap<u32, Teacher>,
 }
@@ -76,6 +79,7 @@ impl Model {
             linear: RATES.map(Linear::new),
             bayes: Bayes::new(),
             calibration: Calibration::new(),
+            rehearsal: Rehearsal::default(),
             teachers: BTreeMap::new(),
         }
     }
@@ -96,18 +100,37 @@ impl Model {
         }
         let is_spam = *label == Label::Spam;
         let mut share = HALF;
+        let mut again = None;
         if *weight == Weight::Whole {
-            let score = self.sum(features) + self.bayes.weigh(features, self.count()).voice;
             share = self.trust(*teacher, self.contradiction(lesson));
-            self.calibration.learn(score, is_spam, share);
+            self.calibrate(features, *label, share);
             let [spam, ham] = &mut self.lessons;
             let lessons = if is_spam { spam } else { ham };
             *lessons = lessons.saturating_add(1);
+            again = self.rehearsal.learn(features, *label);
         }
+        self.move_weights(features, is_spam, share);
+        self.bayes.learn(features, *label, *weight == Weight::Half);
+        if let Some(features) = again {
+            let other = if is_spam { Label::Ham } else { Label::Spam };
+            self.calibrate(&features, other, 1.0);
+            self.move_weights(&features, !is_spam, 1.0);
+        }
+    }
+
+    fn move_weights(&mut self, features: &Features, is_spam: bool, share: f64) {
         for (linear, slots) in self.linear.iter_mut().zip(views(features)) {
             linear.learn(&slots, is_spam, share);
         }
-        self.bayes.learn(features, *label, *weight == Weight::Half);
+    }
+
+    /// Notes what a message turned out to be that has a score now.
+    fn calibrate(&mut self, features: &Features, label: Label, trust: f64) {
+        // Before both are known no score means anything.
+        if self.bayes.knows_both_by(MIN_LESSONS) {
+            let score = self.sum(features) + self.bayes.weigh(features, self.count()).voice;
+            self.calibration.learn(score, label == Label::Spam, trust);
+        }
     }
 
     /// Returns by what score the linear models contradict a lesson; negative where they agree.

@@ -7,8 +7,6 @@ use crate::verdict::{Finding, Symbol};
 const SPAM_POINTS: f64 = 5.0;
 /// Most points for either side.
 const MAX_POINTS: f64 = 15.0;
-/// The score of which a unit is never worth more points than this bound gives.
-const LEAST_BOUND: f64 = 2.0;
 
 /// What a score amounts to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +59,7 @@ impl Opinion {
     /// and in proportion from there, 15 at most for either side. The first lessons have low scores, so that rules
     /// carry the first messages.
     pub fn points(&self) -> f64 {
-        let points = SPAM_POINTS * self.score / self.spam_from.max(LEAST_BOUND);
+        let points = SPAM_POINTS * self.score / self.spam_from;
         points.clamp(-MAX_POINTS, MAX_POINTS)
     }
 
@@ -106,14 +104,9 @@ mod tests {
 
     #[test]
     fn points_are_those_of_the_policy_where_spam_begins() {
-        for (score, spam_from, points) in [
-            (4.0, 4.0, 5.0),
-            (2.0, 4.0, 2.5),
-            (-4.0, 4.0, -5.0),
-            (90.0, 4.0, 15.0),
-            (-90.0, 4.0, -15.0),
-            (1.0, 0.0, 2.5),
-        ] {
+        for (score, spam_from, points) in
+            [(4.0, 4.0, 5.0), (2.0, 4.0, 2.5), (-4.0, 4.0, -5.0), (90.0, 4.0, 15.0), (-90.0, 4.0, -15.0)]
+        {
             assert_eq!(opinion(score, spam_from).points(), points, "{score} {spam_from}");
         }
     }

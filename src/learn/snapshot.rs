@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::bayes::Counts;
 use super::features::{read_varint, write_varint};
 use super::model::{MAX_TEACHERS, Model, Teacher};
+use super::rehearsal::KEPT;
 
 /// First bytes of a snapshot; the last one is its version.
 const MAGIC: &[u8; 8] = b"lazmodl\x02";
@@ -27,7 +28,7 @@ pub enum InvalidSnapshot {
 }
 
 impl Model {
-    /// Writes the model: format, sequence, lessons, teachers, calibration, then the cells in use of every table,
+    /// Writes the model: format, sequence, lessons, teachers, what is heard again, calibration, then the cells in use of every table,
     /// each led by how many are not, and SHA-256.
     pub fn snapshot(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(1 << 20);
@@ -41,6 +42,16 @@ impl Model {
             bytes.extend_from_slice(&teacher.hour.to_le_bytes());
             bytes.extend_from_slice(&teacher.lessons.to_le_bytes());
             bytes.extend_from_slice(&teacher.against.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.rehearsal.row.to_le_bytes());
+        for heard in [&self.rehearsal.spam, &self.rehearsal.ham] {
+            bytes.extend_from_slice(&heard.kept.to_le_bytes());
+            bytes.extend_from_slice(&heard.again.to_le_bytes());
+            write_varint(&mut bytes, u32::try_from(heard.lessons.len()).unwrap_or(u32::MAX));
+            for lesson in &heard.lessons {
+                write_varint(&mut bytes, u32::try_from(lesson.len()).unwrap_or(u32::MAX));
+                bytes.extend_from_slice(lesson);
+            }
         }
         let calibration = &self.calibration;
         for number in calibration.bins.iter().flatten().chain([&calibration.spam_from, &calibration.ham_to]) {
@@ -95,6 +106,21 @@ fn read(bytes: &[u8]) -> Option<Model> {
         let lessons = u32::from_le_bytes(read_array(rest)?);
         let against = u32::from_le_bytes(read_array(rest)?);
         model.teachers.insert(number, Teacher { contradicts, hour, lessons, against });
+    }
+    model.rehearsal.row = i32::from_le_bytes(read_array(rest)?);
+    for heard in [&mut model.rehearsal.spam, &mut model.rehearsal.ham] {
+        heard.kept = u64::from_le_bytes(read_array(rest)?);
+        heard.again = u64::from_le_bytes(read_array(rest)?);
+        let lessons = read_varint(rest).ok()? as usize;
+        if lessons > KEPT {
+            return None;
+        }
+        for _ in 0..lessons {
+            let length = read_varint(rest).ok()? as usize;
+            let (lesson, after) = rest.split_at_checked(length)?;
+            heard.lessons.push(lesson.to_vec());
+            *rest = after;
+        }
     }
     for number in model.calibration.bins.iter_mut().flatten() {
         *number = read_number(rest)?;

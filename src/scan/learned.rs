@@ -6,6 +6,7 @@
 //! log is folded from its beginning while the gateway serves.
 
 use std::future::Future;
+use std::num::NonZero;
 use std::pin::pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, Notify};
@@ -180,9 +182,15 @@ impl Learned {
         teacher: Teacher,
         now: OffsetDateTime,
     ) -> Result<Appended, LearnedError> {
-        let this = self.clone();
-        let lesson = move |raw: Bytes| this.lesson(&message::parse(&raw), None, label, teacher.clone(), now);
-        let batch = spawn_blocking(move || messages.into_iter().map(lesson).collect::<Vec<_>>()).await?;
+        let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let share = messages.len().div_ceil(workers).max(1);
+        let work = messages.chunks(share).map(<[Bytes]>::to_vec).map(|messages| {
+            let (this, teacher) = (self.clone(), teacher.clone());
+            let lesson =
+                move |raw: Bytes| this.lesson(&message::parse(&raw), None, label, teacher.clone(), now);
+            spawn_blocking(move || messages.into_iter().map(lesson).collect::<Vec<_>>())
+        });
+        let batch = try_join_all(work).await?.concat();
         let appended = self.inner.log.append_all(&batch).await?;
         self.notify();
         Ok(appended)

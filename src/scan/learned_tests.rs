@@ -102,7 +102,9 @@ async fn a_useless_snapshot_is_folded_again() {
     of_another_log[3] ^= 1;
     let mut damaged = good.clone();
     damaged[50] ^= 1;
-    for bad in [of_another_log, damaged, good[..10].to_vec(), Vec::new()] {
+    let mut older_format = good.clone();
+    older_format[23] = 1;
+    for bad in [of_another_log, damaged, older_format, good[..10].to_vec(), Vec::new()] {
         house.state.put("model", &bad).unwrap();
         let learned = house.open().await;
         assert_eq!(learned.model().lessons(), (0, 0));
