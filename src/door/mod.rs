@@ -21,7 +21,7 @@ use crate::learn::{Label, MessageKey};
 use crate::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
 use crate::message;
 use crate::policy::{self, Policy, Thresholds};
-use crate::scan::{Busy, LearnedError, Scanned, Scanner};
+use crate::scan::{Busy, LearnedError, Met, Scanned, Scanner};
 use crate::store::Teacher;
 use crate::verdict::{Disposition, Finding};
 
@@ -125,7 +125,9 @@ impl Service {
             mail: Mail { reverse_path: question.from, ..Mail::default() },
             recipients: question.recipients.into_iter().take(RECIPIENTS).map(Into::into).collect(),
         };
-        let scanned = self.scanner.scan(raw, &envelope).await?;
+        // A client that does not say who handed it the message has it with all its fields.
+        let met = if question.client.is_some() { Met::InSession } else { Met::AsCopy };
+        let scanned = self.scanner.scan(raw, &envelope, met).await?;
         let disposition = match envelope.recipients.first() {
             Some(recipient) => policy::decide(&scanned.scan, &self.policy, &recipient.address),
             None => policy::decide_for_nobody(&scanned.scan, &self.policy),

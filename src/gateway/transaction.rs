@@ -23,7 +23,7 @@ use crate::mail::{
 use crate::metrics::{Counter, Histogram};
 use crate::policy;
 use crate::relay::{self, Begun, Relay};
-use crate::scan::{Busy, Scanned};
+use crate::scan::{Busy, Met, Scanned};
 use crate::smtp::server::{Answer, Offers, SignIn, SignInAnswer};
 use crate::verdict::{Disposition, Scan};
 
@@ -234,7 +234,7 @@ impl Gateway {
         if self.unscanned.iter().any(|network| network.contains(&peer)) {
             return Ok(Scanned::exempt());
         }
-        self.scanner.scan(body.clone(), envelope).await
+        self.scanner.scan(body.clone(), envelope, Met::InSession).await
     }
 
     /// Applies policy to every recipient that has no fate; says also whether the message is marked as spam.

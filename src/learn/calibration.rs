@@ -66,6 +66,16 @@ impl Calibration {
         self.ham_to = self.ham_to.clamp(-FURTHEST, 0.0);
     }
 
+    /// Moves the bounds where a message that was learned before is lost or passed now. It says nothing of how often that
+    /// happens.
+    pub(super) fn warn(&mut self, score: f64, is_spam: bool) {
+        if is_spam && score <= self.ham_to {
+            self.ham_to = (self.ham_to - STEP).max(-FURTHEST);
+        } else if !is_spam && score >= self.spam_from {
+            self.spam_from = (self.spam_from + STEP).min(FURTHEST);
+        }
+    }
+
     /// Returns the state that a score amounts to.
     pub(super) fn state(&self, score: f64) -> State {
         match score {
@@ -152,6 +162,11 @@ mod tests {
         assert_eq!(calibration.state(6.5), State::Unsure);
         (0..3_000).for_each(|_| calibration.learn(-3.0, false, 1.0));
         assert_eq!([1.9, 2.0].map(|score| calibration.state(score)), [State::Unsure, State::Spam]);
+        let bins = calibration.bins;
+        calibration.warn(-3.0, false);
+        assert_eq!(calibration.state(2.0), State::Spam);
+        calibration.warn(3.0, false);
+        assert_eq!((calibration.state(3.9), calibration.bins), (State::Unsure, bins));
         calibration.learn(-1.0, true, 1.0);
         assert_eq!(calibration.state(-1.5), State::Unsure);
     }

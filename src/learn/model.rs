@@ -113,7 +113,8 @@ impl Model {
         self.bayes.learn(features, *label, *weight == Weight::Half);
         if let Some(features) = again {
             let other = if is_spam { Label::Ham } else { Label::Spam };
-            self.calibrate(&features, other, 1.0);
+            let score = self.score(&features);
+            self.calibration.warn(score, other == Label::Spam);
             self.move_weights(&features, !is_spam, 1.0);
         }
     }
@@ -128,9 +129,13 @@ impl Model {
     fn calibrate(&mut self, features: &Features, label: Label, trust: f64) {
         // Before both are known no score means anything.
         if self.bayes.knows_both_by(MIN_LESSONS) {
-            let score = self.sum(features) + self.bayes.weigh(features, self.count()).voice;
+            let score = self.score(features);
             self.calibration.learn(score, label == Label::Spam, trust);
         }
+    }
+
+    fn score(&self, features: &Features) -> f64 {
+        self.sum(features) + self.bayes.weigh(features, self.count()).voice
     }
 
     /// Returns by what score the linear models contradict a lesson; negative where they agree.

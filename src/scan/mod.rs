@@ -63,6 +63,15 @@ impl Rules {
     }
 }
 
+/// Where a message was met: what the learned models see of its way depends on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Met {
+    /// In the session of its client, of which it bears no field yet.
+    InSession,
+    /// Later, with the fields of all its sessions, or of none.
+    AsCopy,
+}
+
 /// What one scan yields: the findings, and the parsed message for who goes on with it.
 #[derive(Debug, Clone)]
 pub struct Scanned {
@@ -140,7 +149,7 @@ impl Scanner {
     ///
     /// # Errors
     /// [`Busy`] when its turn does not come in the time of one scan: that is load, not a fault of the message.
-    pub async fn scan(&self, body: Bytes, envelope: &Envelope) -> Result<Scanned, Busy> {
+    pub async fn scan(&self, body: Bytes, envelope: &Envelope, met: Met) -> Result<Scanned, Busy> {
         let started = Instant::now();
         let timeout = self.shared.config.timeout;
         let turn = tokio::time::timeout(timeout, Arc::clone(&self.shared.door).acquire_owned()).await;
@@ -149,7 +158,7 @@ impl Scanner {
         let envelope = envelope.clone();
         let (done, scanned) = tokio::sync::oneshot::channel();
         let work = move || {
-            let scanned = catch_unwind(AssertUnwindSafe(|| shared.analyse(&body, &envelope)));
+            let scanned = catch_unwind(AssertUnwindSafe(|| shared.analyse(&body, &envelope, met)));
             // The permit travels with the work: a scan that overran its time still counts as one.
             drop(permit);
             // Who waited may be gone.
@@ -170,10 +179,10 @@ impl Scanner {
         Ok(scanned)
     }
 
-    /// Scans one message on the calling thread, for tools that scan many.
+    /// Scans a copy of a message on the calling thread, for tools that scan many.
     pub fn scan_here(&self, body: &[u8], envelope: &Envelope) -> Scanned {
         let started = Instant::now();
-        let mut scanned = self.shared.analyse(body, envelope);
+        let mut scanned = self.shared.analyse(body, envelope, Met::AsCopy);
         scanned.scan.elapsed = started.elapsed();
         scanned
     }
@@ -185,14 +194,15 @@ impl Scanner {
 }
 
 impl Shared {
-    fn analyse(&self, body: &[u8], envelope: &Envelope) -> Scanned {
+    fn analyse(&self, body: &[u8], envelope: &Envelope, met: Met) -> Scanned {
         let mut scan = Scan::default();
         let message = guarded(&mut scan, "message", || message::parse(body)).unwrap_or_else(|| {
             // A message that breaks the parser is still looked at, as raw text.
             Message { text: raw_text(body), ..Message::default() }
         });
         let learned = guarded(&mut scan, "learned", || {
-            let extracted = self.learned.extract(&message, Some(&envelope.client));
+            let client = (met == Met::InSession).then_some(&envelope.client);
+            let extracted = self.learned.extract(&message, client);
             (self.learned.model().judge(&extracted), extracted.features)
         });
         let (opinion, features) = learned.unwrap_or_default();
@@ -292,7 +302,8 @@ mod tests {
             )
         };
         for (id, expected) in [("mx.example.net", &["A", "B"][..]), ("mx.example.com", &[])] {
-            let scanned = scanner.scan(mail(id).into_bytes().into(), &envelope()).await.unwrap();
+            let scanned =
+                scanner.scan(mail(id).into_bytes().into(), &envelope(), Met::InSession).await.unwrap();
             let symbols = scanned.scan.findings.iter().map(|finding| finding.symbol.as_str());
             assert_eq!(symbols.collect::<Vec<_>>(), expected);
         }
@@ -334,10 +345,12 @@ mod tests {
     async fn a_scan_whose_turn_does_not_come_is_load_and_no_finding() {
         let scanner = scanner(Duration::from_millis(20)).await;
         let turn = Arc::clone(&scanner.shared.door).acquire_owned().await.unwrap();
-        assert_eq!(scanner.scan(Bytes::new(), &envelope()).await.err(), Some(Busy));
+        assert_eq!(scanner.scan(Bytes::new(), &envelope(), Met::InSession).await.err(), Some(Busy));
         drop(turn);
         let scanner = self::scanner(Duration::from_secs(60)).await;
-        assert!(scanner.scan(Bytes::new(), &envelope()).await.unwrap().scan.degraded.is_empty());
+        assert!(
+            scanner.scan(Bytes::new(), &envelope(), Met::InSession).await.unwrap().scan.degraded.is_empty()
+        );
     }
 
     #[test]
