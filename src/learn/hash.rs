@@ -61,7 +61,7 @@ impl std::fmt::Debug for FeatureKey {
 }
 
 /// Spreads a 64-bit value over all its bits (the finaliser of MurmurHash3).
-fn finalise(mut value: u64) -> u64 {
+pub(super) fn finalise(mut value: u64) -> u64 {
     value ^= value >> 33;
     value = value.wrapping_mul(0xff51_afd7_ed55_8ccd);
     value ^= value >> 33;

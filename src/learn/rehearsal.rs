@@ -4,13 +4,18 @@
 //! common would speak for spam. So from the twentieth lesson of one label in a row on, each is followed by an earlier one
 //! of the other. In mail as it comes such rows do not happen.
 
+use super::hash::finalise;
 use super::{Features, Label};
 
 /// Lessons that are kept of each label, encoded: about 6 KB each.
-pub(super) const KEPT: usize = 256;
+pub(super) const KEPT: usize = 1_024;
+/// Longer ones are not kept: together they must fit into a snapshot.
+const MAX_BYTES: usize = 12 * 1024;
 /// From so many lessons of one label in a row on, those of the other are heard again.
 const ROW: u32 = 20;
-/// Spreads what is replaced over all that is kept.
+/// What is kept is an even sample (Vitter's algorithm R, 1985) of about so many lessons of a label.
+const MEMORY: u64 = 16_384;
+/// Spreads what is heard over all that is kept.
 const STRIDE: u64 = 97;
 
 /// Lessons of one label.
@@ -47,25 +52,30 @@ impl Rehearsal {
 
 impl Heard {
     fn keep(&mut self, features: &Features) {
+        let lesson = features.encode();
+        if lesson.len() > MAX_BYTES {
+            return;
+        }
         if self.lessons.len() < KEPT {
-            self.lessons.push(features.encode());
-        } else if let Some(lesson) =
-            place(self.kept * STRIDE, KEPT).and_then(|place| self.lessons.get_mut(place))
-        {
-            *lesson = features.encode();
+            self.lessons.push(lesson);
+        } else {
+            let place = place(finalise(self.kept), self.kept.min(MEMORY));
+            if let Some(old) = place.and_then(|place| self.lessons.get_mut(place)) {
+                *old = lesson;
+            }
         }
         self.kept += 1;
     }
 
     fn next(&mut self) -> Option<Features> {
-        let place = place(self.again * STRIDE, self.lessons.len())?;
+        let place = place(self.again * STRIDE, self.lessons.len() as u64)?;
         self.again += 1;
         self.lessons.get(place).and_then(|lesson| Features::decode(lesson).ok())
     }
 }
 
-fn place(number: u64, of: usize) -> Option<usize> {
-    number.checked_rem(of as u64).and_then(|place| usize::try_from(place).ok())
+fn place(number: u64, of: u64) -> Option<usize> {
+    number.checked_rem(of).and_then(|place| usize::try_from(place).ok())
 }
 
 #[cfg(test)]
@@ -94,10 +104,13 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_and_all_of_it_is_heard() {
         let mut rehearsal = Rehearsal::default();
-        for number in 0..1_000 {
+        for number in 0..3_000 {
             rehearsal.learn(&features(number), Label::Ham);
         }
         assert_eq!(rehearsal.ham.lessons.len(), KEPT);
+        let kept = |number: &u32| rehearsal.ham.lessons.contains(&features(*number).encode());
+        let (first, last) = ((0..1_500).filter(kept).count(), (1_500..3_000).filter(kept).count());
+        assert!(first.abs_diff(last) < KEPT / 8, "of all that was taught: {first} {last}");
         let mut heard: Vec<Features> = (0..u32::try_from(KEPT).unwrap() + 19)
             .filter_map(|number| rehearsal.learn(&features(number), Label::Spam))
             .collect();
