@@ -132,7 +132,7 @@ pub struct LessonLog {
     pool: SqlitePool,
 }
 
-/// The most lines that one call of [`LessonLog::after`] returns.
+/// The most lines that one call of [`LessonLog::in_force_after`] returns.
 pub const MAX_BATCH: u32 = 1_000;
 
 impl LessonLog {
