@@ -91,34 +91,28 @@ fn all_ham_before_all_spam_is_learned_no_worse() {
     assert!(ham < 0.0 && spam > 3.0);
 }
 
-#[test]
-fn attack_one_person_calls_a_campaign_wanted() {
+/// Has a person, and then the administrator, who is not limited, teach phishing as ham, and prints what that does.
+fn check_mislabelled(name: &str, count: usize, hours: i64) {
     let samples = samples();
     let model = taught(&samples);
     let before = mean(&model, &samples, is_phishing);
-    let (mut limited, mut unlimited) = (model.clone(), model);
-    mislabel(&mut limited, &samples, 7, 2_000, 1);
-    mislabel(&mut unlimited, &samples, 0, 2_000, 1);
-    let (after, without) = (mean(&limited, &samples, is_phishing), mean(&unlimited, &samples, is_phishing));
-    println!(
-        "2,000 wrong lessons in an hour: phishing {before:.1}, after {after:.1}, without the limit {without:.1}"
-    );
+    let [after, without] = [7, 0].map(|teacher| {
+        let mut model = model.clone();
+        mislabel(&mut model, &samples, teacher, count, hours);
+        mean(&model, &samples, is_phishing)
+    });
+    println!("{name}: phishing {before:.1}, after {after:.1}, without the limit {without:.1}");
     assert!(after > 0.0 && after > without + 3.0);
 }
 
 #[test]
+fn attack_one_person_calls_a_campaign_wanted() {
+    check_mislabelled("2,000 wrong lessons in an hour", 2_000, 1);
+}
+
+#[test]
 fn attack_slow_drift_is_bounded_by_the_day() {
-    let samples = samples();
-    let model = taught(&samples);
-    let before = mean(&model, &samples, is_phishing);
-    let (mut slow, mut unlimited) = (model.clone(), model);
-    mislabel(&mut slow, &samples, 7, 20, 23);
-    mislabel(&mut unlimited, &samples, 0, 20, 23);
-    let (after, without) = (mean(&slow, &samples, is_phishing), mean(&unlimited, &samples, is_phishing));
-    println!(
-        "20 wrong lessons an hour for a day: phishing {before:.1}, after {after:.1}, without the limit {without:.1}"
-    );
-    assert!(after > 0.0 && after > without + 3.0);
+    check_mislabelled("20 wrong lessons an hour for a day", 20, 23);
 }
 
 #[test]

@@ -42,7 +42,7 @@ const HOURS_A_DAY: i64 = 24;
 /// Most teachers that are remembered by themselves.
 pub(super) const MAX_TEACHERS: usize = 10_000;
 
-/// Everything learned up to one line of the log. About 40 MiB, whatever was learned.
+/// Everything learned up to one line of the log. About 52 MiB, whatever was learned.
 #[derive(Clone, PartialEq)]
 pub struct Model {
     pub(super) sequence: i64,
@@ -92,50 +92,44 @@ impl Model {
         self.sequence = sequence;
     }
 
-    /// Learns a lesson, unless its teacher has taught enough for an hour: nobody alone moves the model far at once.
+    /// Learns a lesson, unless its teacher has taught enough for now: nobody alone moves the model far at once.
     pub fn learn(&mut self, lesson: &Lesson) {
         let Lesson { label, features, weight, teacher, hour } = lesson;
-        if *weight == Weight::Whole && !self.has_room(*teacher, *hour, self.contradiction(lesson)) {
-            return;
-        }
         let is_spam = *label == Label::Spam;
+        let margins = self.margins(features);
+        let sum = self.faded_in(margins);
+        let contradiction = if is_spam { -sum } else { sum };
         let mut share = HALF;
         let mut again = None;
         if *weight == Weight::Whole {
-            share = self.trust(*teacher, self.contradiction(lesson));
-            self.calibrate(features, *label, share);
+            if !self.has_room(*teacher, *hour, contradiction) {
+                return;
+            }
+            share = self.trust(*teacher, contradiction);
+            // Before both are known no score means anything.
+            if self.bayes.knows_both_by(MIN_LESSONS) {
+                let score = sum + self.bayes.weigh(features, self.count()).voice;
+                self.calibration.learn(score, is_spam, share);
+            }
             let [spam, ham] = &mut self.lessons;
             let lessons = if is_spam { spam } else { ham };
             *lessons = lessons.saturating_add(1);
             again = self.rehearsal.learn(features, *label);
         }
-        self.move_weights(features, is_spam, share);
+        self.move_weights(features, margins, is_spam, share);
         self.bayes.learn(features, *label, *weight == Weight::Half);
         if let Some(features) = again {
-            let other = if is_spam { Label::Ham } else { Label::Spam };
-            let score = self.score(&features);
-            self.calibration.warn(score, other == Label::Spam);
-            self.move_weights(&features, !is_spam, 1.0);
+            let margins = self.margins(&features);
+            let score = self.faded_in(margins) + self.bayes.weigh(&features, self.count()).voice;
+            self.calibration.warn(score, !is_spam);
+            self.move_weights(&features, margins, !is_spam, 1.0);
         }
     }
 
-    fn move_weights(&mut self, features: &Features, is_spam: bool, share: f64) {
-        for (linear, slots) in self.linear.iter_mut().zip(views(features)) {
-            linear.learn(&slots, is_spam, share);
+    fn move_weights(&mut self, features: &Features, margins: [f64; 3], is_spam: bool, share: f64) {
+        for ((linear, slots), margin) in self.linear.iter_mut().zip(views(features)).zip(margins) {
+            linear.learn(&slots, margin, is_spam, share);
         }
-    }
-
-    /// Notes what a message turned out to be that has a score now.
-    fn calibrate(&mut self, features: &Features, label: Label, trust: f64) {
-        // Before both are known no score means anything.
-        if self.bayes.knows_both_by(MIN_LESSONS) {
-            let score = self.score(features);
-            self.calibration.learn(score, label == Label::Spam, trust);
-        }
-    }
-
-    fn score(&self, features: &Features) -> f64 {
-        self.sum(features) + self.bayes.weigh(features, self.count()).voice
     }
 
     /// Returns by what score the linear models contradict a lesson; negative where they agree.
@@ -181,9 +175,19 @@ impl Model {
 
     /// Returns the sum of the linear models.
     fn sum(&self, features: &Features) -> f64 {
+        self.faded_in(self.margins(features))
+    }
+
+    fn margins(&self, features: &Features) -> [f64; 3] {
+        let [header, relations, body] = &self.linear;
+        let [of_header, of_relations, of_body] = views(features);
+        [header.margin(&of_header), relations.margin(&of_relations), body.margin(&of_body)]
+    }
+
+    /// Adds what the linear models say, which counts the less the fewer lessons there are.
+    fn faded_in(&self, margins: [f64; 3]) -> f64 {
         let lessons = f64::from(self.count());
-        let margins = self.linear.iter().zip(views(features)).map(|(linear, slots)| linear.margin(&slots));
-        margins.sum::<f64>() * (lessons + 1.0) / (lessons + 1.0 + START)
+        margins.iter().sum::<f64>() * (lessons + 1.0) / (lessons + 1.0 + START)
     }
 
     fn count(&self) -> u32 {

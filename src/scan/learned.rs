@@ -22,9 +22,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::Instant;
 
 use super::Scanned;
-use crate::learn::{
-    Extracted, FeatureKey, Label, MessageKey, Model, Opinion, Unspoken, UnspokenRings, extract,
-};
+use crate::learn::{Extracted, FeatureKey, Label, MessageKey, Model, Unspoken, UnspokenRings, extract};
 use crate::mail::Client;
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Gauge};
@@ -88,8 +86,8 @@ struct Inner {
     folding: Mutex<()>,
     /// The sequence number of the last snapshot stored.
     stored: AtomicI64,
-    /// The end of the log at the start: what comes after is counted as a new lesson.
-    began: i64,
+    /// The last line whose lesson was counted, at the start the end of the log: what is folded again counts once.
+    counted: AtomicI64,
     /// Messages of which nobody spoke yet.
     unspoken: std::sync::Mutex<UnspokenRings>,
 }
@@ -118,7 +116,7 @@ impl Learned {
             changed: Notify::new(),
             folding: Mutex::new(()),
             stored,
-            began,
+            counted: AtomicI64::new(began),
             unspoken: std::sync::Mutex::default(),
         };
         let learned = Learned { inner: Arc::new(inner) };
@@ -144,12 +142,6 @@ impl Learned {
     /// Extracts the features of a message; `client` as for [`extract`].
     pub fn extract(&self, message: &Message, client: Option<&Client>) -> Extracted {
         extract(message, client, &self.inner.key)
-    }
-
-    /// Judges a message; nothing is said before there are lessons enough.
-    pub fn judge(&self, message: &Message, client: Option<&Client>) -> Option<Opinion> {
-        let extracted = self.extract(message, client);
-        self.inner.model.load().judge(&extracted)
     }
 
     /// Makes the lesson that a message gives, for whoever writes it to the log in a transaction of their own.
@@ -401,7 +393,9 @@ impl Learned {
     }
 
     fn count(&self, entries: &[LogEntry]) {
-        for entry in entries.iter().filter(|entry| entry.sequence > self.inner.began) {
+        let Some(last) = entries.last() else { return };
+        let counted = self.inner.counted.fetch_max(last.sequence, Ordering::Relaxed);
+        for entry in entries.iter().filter(|entry| entry.sequence > counted) {
             Counter::Lessons.increment(&[("label", entry.lesson.label.as_str())]);
         }
     }

@@ -66,11 +66,12 @@ async fn a_model_learns_and_judges() {
     let house = House::new().await;
     let learned = house.open().await;
     let message = parse(b"Subject: Claim your prize\r\n\r\nlottery money, send bank details\r\n");
-    assert_eq!(learned.judge(&message, None), None);
+    let judge = || learned.model().judge(&learned.extract(&message, None));
+    assert_eq!(judge(), None);
     teach(&learned, 60).await;
     let model = learned.load().await.unwrap();
     assert_eq!(model.lessons(), (60, 60));
-    let finding = learned.judge(&message, None).unwrap().finding();
+    let finding = judge().unwrap().finding();
     assert_eq!(finding.symbol.as_str(), "BAYES_SPAM");
     check(&house, &model).await;
 }
