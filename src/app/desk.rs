@@ -52,7 +52,7 @@ impl Desk {
 /// What could not be opened: the state store is locked while a gateway is running.
 pub async fn rebuild_model(config: &Config) -> anyhow::Result<(u32, u32)> {
     let folder = Folder::open(&config.data_dir).await?;
-    let state = open_state(folder.state()).await?;
+    let state = open_state(folder.state()).await.context("the gateway must not be running for this")?;
     let learned = Learned::open(&folder.records, state, FeatureKey::new(&folder.key)).await?;
     Ok(learned.rebuild().await?.lessons())
 }

@@ -128,7 +128,7 @@ fn forget(which: &Forgetting, config: &Config) -> anyhow::Result<ExitCode> {
     for which in &which_ones {
         forgotten += runtime.block_on(review.learned.forget(which, app::now()))?;
     }
-    println!("{forgotten} lessons forgotten");
+    println!("lessons forgotten: {forgotten}");
     Ok(ExitCode::SUCCESS)
 }
 

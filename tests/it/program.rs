@@ -113,9 +113,9 @@ fn learned_mail_changes_what_scan_finds_and_is_learned_once() {
     };
     status(&["ham lessons, cli 31", "spam lessons, cli 30", "lines in the log 61"]);
     let forgotten = printed(&run(folder.path(), &["learn", "forget", "--line", &line]));
-    assert!(forgotten.contains("1 lessons forgotten"), "{forgotten}");
+    assert!(forgotten.contains("lessons forgotten: 1"), "{forgotten}");
     status(&["ham lessons, cli 30", "spam lessons, cli 30"]);
-    assert!(printed(&run(folder.path(), &["learn", "forget", "spam"])).contains("30 lessons forgotten"));
+    assert!(printed(&run(folder.path(), &["learn", "forget", "spam"])).contains("lessons forgotten: 30"));
     assert!(printed(&run(folder.path(), &["learn", "rebuild"])).contains("folded 30 ham and 0 spam lessons"));
     let nothing = run(folder.path(), &["learn", "forget"]);
     assert_eq!(nothing.status.code(), Some(2), "{}", printed(&nothing));
