@@ -14,8 +14,10 @@ use super::rules::rules;
 use super::{Folder, now, open_state};
 use crate::config::Config;
 use crate::gateway::Review;
-use crate::learn::{FeatureKey, Label};
-use crate::scan::{Learned, Scanner};
+use crate::learn::Label;
+use crate::mail::Address;
+use crate::privacy::InstallationKey;
+use crate::scan::{By, Learned, Scanner};
 use crate::store::{Appended, Memory, Records, Teacher};
 
 /// A reviewer's desk on the command line.
@@ -32,16 +34,27 @@ pub async fn desk(config: &Config) -> anyhow::Result<Desk> {
     let folder = Folder::open(&config.data_dir).await?;
     let quarantine = open_quarantine(config, &folder).await?;
     let learned = learned(&folder).await?;
-    Ok(Desk { review: Review { quarantine, learned, wake: Arc::new(Notify::new()) } })
+    Ok(Desk {
+        review: Review { quarantine, learned, sharing: config.learn_share, wake: Arc::new(Notify::new()) },
+    })
 }
 
 impl Desk {
-    /// Teaches a batch of messages in one transaction.
+    /// Teaches a batch of messages in one transaction, as a person's own or as everybody's.
     ///
     /// # Errors
     /// A store's failure: nothing of the batch was learned.
-    pub async fn learn(&self, label: Label, messages: Vec<Bytes>) -> anyhow::Result<Appended> {
-        Ok(self.review.learned.learn(label, messages, Teacher::Cli, now()).await?)
+    pub async fn learn(
+        &self,
+        label: Label,
+        messages: Vec<Bytes>,
+        person: Option<&Address>,
+    ) -> anyhow::Result<Appended> {
+        let by = match person {
+            Some(person) => By::Person(person.clone(), self.review.sharing),
+            None => By::All(Teacher::Cli),
+        };
+        Ok(self.review.learned.learn(label, messages, &by, now()).await?)
     }
 }
 
@@ -53,7 +66,7 @@ impl Desk {
 pub async fn rebuild_model(config: &Config) -> anyhow::Result<(u32, u32)> {
     let folder = Folder::open(&config.data_dir).await?;
     let state = open_state(folder.state()).await.context("the gateway must not be running for this")?;
-    let learned = Learned::open(&folder.records, state, FeatureKey::new(&folder.key)).await?;
+    let learned = Learned::open(&folder.records, state, &folder.key).await?;
     Ok(learned.rebuild().await?.lessons())
 }
 
@@ -71,7 +84,7 @@ pub async fn scanner(config: &Config) -> anyhow::Result<Scanner> {
         Learned::open(
             &Records::in_memory().await?,
             Arc::new(Memory::default()),
-            FeatureKey::from_bytes([0; 32]),
+            &InstallationKey::new([0; 32]),
         )
         .await?
     };
@@ -80,5 +93,5 @@ pub async fn scanner(config: &Config) -> anyhow::Result<Scanner> {
 
 async fn learned(folder: &Folder) -> anyhow::Result<Learned> {
     let state = Arc::new(Memory::default());
-    Ok(Learned::open(&folder.records, state, FeatureKey::new(&folder.key)).await?)
+    Ok(Learned::open(&folder.records, state, &folder.key).await?)
 }

@@ -36,7 +36,6 @@ use crate::accounts::{self, Accounts};
 use crate::config::Config;
 use crate::gateway::{Clock, Review, Sender};
 use crate::ingress::{self, Inherited, ListenAddress};
-use crate::learn::FeatureKey;
 use crate::mail::{Address, Direction};
 use crate::privacy::{PseudonymKey, error_chain};
 use crate::quarantine::Quarantine;
@@ -122,6 +121,7 @@ impl App {
         let review = Review {
             quarantine: quarantine.clone(),
             learned: stores.learned.clone(),
+            sharing: config.learn_share,
             wake: Arc::clone(&stores.wake),
         };
         let router = web::router(web::Parts {
@@ -137,6 +137,11 @@ impl App {
             },
         });
 
+        let lessons = task::Lessons {
+            learned: stores.learned.clone(),
+            retention: config.learn_retention,
+            most: u32::try_from(config.learn_max_lessons).unwrap_or(u32::MAX),
+        };
         listeners.commit(change, built.gateways);
         listeners.log();
         build::log_next_hops(config);
@@ -145,7 +150,7 @@ impl App {
             administrator_link,
             config: config.clone(),
             deliveries: Deliveries::start(outbox),
-            retention: tokio::spawn(task::purge(quarantine.clone(), stores.accounts.clone())),
+            retention: tokio::spawn(task::purge(quarantine.clone(), stores.accounts.clone(), lessons)),
             follower: tokio::spawn(task::follow(stores.learned.clone(), stopped.clone())),
             web_server: tokio::spawn(task::serve_web(web_listener, router, stopped)),
             stores,
@@ -260,6 +265,9 @@ fn keep_what_cannot_change(old: &Config, new: &mut Config) -> Vec<&'static str> 
     let kept = [
         ("data_dir", keep(&old.data_dir, &mut new.data_dir)),
         ("mail_from", keep(&old.mail_from, &mut new.mail_from)),
+        ("learn.share", keep(&old.learn_share, &mut new.learn_share)),
+        ("learn.retention", keep(&old.learn_retention, &mut new.learn_retention)),
+        ("learn.max_lessons", keep(&old.learn_max_lessons, &mut new.learn_max_lessons)),
         ("log", keep(&old.log, &mut new.log)),
         ("smtp.max_bytes_in_flight", keep(&old.smtp.max_bytes_in_flight, &mut new.smtp.max_bytes_in_flight)),
         ("door.spamd", keep(&old.door.spamd, &mut new.door.spamd)),
@@ -275,7 +283,7 @@ async fn open_stores(folder: Folder, quarantine: &Quarantine) -> anyhow::Result<
     let state = open_state(folder.state()).await?;
     let clock: Clock = Arc::new(now);
     Ok(Stores {
-        learned: Learned::open(&folder.records, state, FeatureKey::new(&folder.key)).await?,
+        learned: Learned::open(&folder.records, state, &folder.key).await?,
         accounts: Accounts::new(folder.records.clone(), &folder.key, accounts::Config::default()),
         pseudonyms: PseudonymKey::new(&folder.key),
         journal: journal::open_journal(&folder, quarantine, Arc::clone(&clock)).await?,

@@ -20,7 +20,8 @@ use crate::mail::Mail;
 use crate::metrics::{self, Counter};
 use crate::privacy::error_chain;
 use crate::quarantine::Quarantine;
-use crate::scan::Learned;
+use crate::scan::{self, Learned, LearnedError};
+use crate::store::Bound;
 use crate::web;
 
 /// How often retention looks for what has expired, and for bodies without a record.
@@ -100,7 +101,7 @@ pub(super) async fn serve_web(
 }
 
 /// Removes what has expired, now and then.
-pub(super) async fn purge(quarantine: Quarantine, accounts: Accounts) {
+pub(super) async fn purge(quarantine: Quarantine, accounts: Accounts, lessons: Lessons) {
     let mut swept: Option<Instant> = None;
     loop {
         if swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
@@ -109,6 +110,13 @@ pub(super) async fn purge(quarantine: Quarantine, accounts: Accounts) {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "removed bodies that no record names"),
                 Err(error) => tracing::error!(error = error_chain(&error), "looking for old bodies failed"),
+            }
+            match lessons.bound().await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "lines have left the log of lessons"),
+                Err(error) => {
+                    tracing::error!(error = error_chain(&error), "the log of lessons was not bounded")
+                }
             }
         }
         match quarantine.purge(now()).await {
@@ -120,6 +128,21 @@ pub(super) async fn purge(quarantine: Quarantine, accounts: Accounts) {
             tracing::error!(error = error_chain(&error), "removing old sessions failed");
         }
         tokio::time::sleep(PURGE_EVERY).await;
+    }
+}
+
+/// The log of lessons, and how much of it stays.
+pub(super) struct Lessons {
+    pub(super) learned: Learned,
+    pub(super) retention: Duration,
+    pub(super) most: u32,
+}
+
+impl Lessons {
+    async fn bound(&self) -> Result<u64, LearnedError> {
+        let oldest = now() - self.retention;
+        let bound = Bound { oldest, shared: self.most, others: scan::LAYER_LESSONS };
+        self.learned.bound(&bound).await
     }
 }
 

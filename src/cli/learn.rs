@@ -39,6 +39,9 @@ struct Teach {
     /// The messages are wanted mail.
     #[arg(long)]
     ham: bool,
+    /// They are this person's own: others learn from them only where `learn.share` says so.
+    #[arg(long, value_name = "ADDRESS", value_parser = Address::parse)]
+    person: Option<Address>,
     /// Files, folders, Maildirs or mbox files.
     #[arg(required = true)]
     paths: Vec<PathBuf>,
@@ -97,14 +100,15 @@ fn status(config: &Config) -> anyhow::Result<ExitCode> {
     let tally = runtime.block_on(learned.log().tally())?;
     let lines = runtime.block_on(learned.log().count())?;
     let model = runtime.block_on(learned.load())?;
-    for Tally { label, teacher, lessons } in &tally {
-        println!("{:<28} {lessons:>8}", format!("{} lessons, {teacher}", label.as_str()));
+    for Tally { label, teacher, layer, lessons } in &tally {
+        let which = if layer == "shared" { String::new() } else { format!(", of one {layer} alone") };
+        println!("{:<50} {lessons:>8}", format!("{} lessons, {teacher}{which}", label.as_str()));
     }
-    println!("{:<28} {lines:>8}", "lines in the log");
-    println!("{:<28} {:>8}", "last line", model.sequence());
+    println!("{:<50} {lines:>8}", "lines in the log");
+    println!("{:<50} {:>8}", "last line", model.sequence());
     let (ham_to, spam_from) = model.bounds();
-    println!("{:<28} {ham_to:>8.2}", "ham up to a score of");
-    println!("{:<28} {spam_from:>8.2}", "spam from a score of");
+    println!("{:<50} {ham_to:>8.2}", "ham up to a score of");
+    println!("{:<50} {spam_from:>8.2}", "spam from a score of");
     let (ham, spam) = model.lessons();
     if ham.min(spam) < MIN_LESSONS {
         println!("Nothing is called spam before there are {MIN_LESSONS} lessons of each label.");
@@ -161,7 +165,8 @@ fn teach(arguments: &Teach, config: &Config) -> anyhow::Result<ExitCode> {
     let mut batch: Vec<Bytes> = Vec::new();
     let mut batch_bytes = 0;
     let teach = |batch: &mut Vec<Bytes>, totals: &mut Totals| -> anyhow::Result<()> {
-        let appended = runtime.block_on(desk.learn(label, std::mem::take(batch)))?;
+        let appended =
+            runtime.block_on(desk.learn(label, std::mem::take(batch), arguments.person.as_ref()))?;
         totals.learned += appended.learned;
         totals.relabelled += appended.relabelled;
         totals.already_known += appended.already_known;

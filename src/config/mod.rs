@@ -27,6 +27,7 @@ use crate::ingress::ListenAddress;
 use crate::ingress::tls::CertificateFiles;
 use crate::mail::Direction;
 use crate::message::Mailbox;
+use crate::scan::Sharing;
 
 pub use problem::{ConfigError, Problem, Problems};
 pub use reference::reference;
@@ -156,6 +157,12 @@ pub struct Config {
     pub scan_timeout: Duration,
     /// Whether reports teach messages of which nobody spoke.
     pub learn_implied: bool,
+    /// Who is taught by what a person says of their own mail.
+    pub learn_share: Sharing,
+    /// How long lessons stay in the log, and how many.
+    pub learn_retention: Duration,
+    /// Lessons that stay in the log.
+    pub learn_max_lessons: usize,
     /// Names of hosts whose `Authentication-Results` are believed.
     pub authserv_ids: Vec<String>,
     /// A folder of further `.cf` rule files.

@@ -21,7 +21,7 @@ use crate::learn::{Label, MessageKey};
 use crate::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
 use crate::message;
 use crate::policy::{self, Policy, Thresholds};
-use crate::scan::{Busy, LearnedError, Met, Scanned, Scanner};
+use crate::scan::{Busy, By, LearnedError, Met, Scanned, Scanner};
 use crate::store::Teacher;
 use crate::verdict::{Disposition, Finding};
 
@@ -127,7 +127,9 @@ impl Service {
         };
         // A client that does not say who handed it the message has it with all its fields.
         let met = if question.client.is_some() { Met::InSession } else { Met::AsCopy };
-        let scanned = self.scanner.scan(raw, &envelope, met).await?;
+        let mut scanned = self.scanner.scan(raw, &envelope, met).await?;
+        // One answer for all: that of whom is named first.
+        scanned.scan = scanned.scan_for(0).into_owned();
         let disposition = match envelope.recipients.first() {
             Some(recipient) => policy::decide(&scanned.scan, &self.policy, &recipient.address),
             None => policy::decide_for_nobody(&scanned.scan, &self.policy),
@@ -138,7 +140,7 @@ impl Service {
     /// Learns a message; it is in the log of lessons when this returns. Says whether that was new.
     async fn teach(&self, raw: Bytes, label: Label) -> Result<bool, LearnedError> {
         let (learned, now) = (self.scanner.learned(), (self.now)());
-        let appended = learned.learn(label, vec![raw.clone()], Teacher::Cli, now).await?;
+        let appended = learned.learn(label, vec![raw.clone()], &By::All(Teacher::Cli), now).await?;
         if appended.already_known == 0 {
             let key = learned.key().clone();
             let message = spawn_blocking(move || MessageKey::of(&message::parse(&raw), &key)).await?;

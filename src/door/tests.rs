@@ -6,8 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
 use super::*;
-use crate::learn::FeatureKey;
 use crate::policy::OnDegraded;
+use crate::privacy::InstallationKey;
 use crate::rules::{Organisation, RuleSet, Source};
 use crate::scan::{self, Learned, Rules};
 use crate::store::{Memory, Records};
@@ -23,8 +23,8 @@ async fn service(may_teach: bool) -> Current {
         .0
     };
     let records = Records::in_memory().await.unwrap();
-    let learned = Learned::open(&records, Arc::new(Memory::default()), FeatureKey::from_bytes([0; 32]));
-    let learned = learned.await.unwrap();
+    let key = InstallationKey::new([0; 32]);
+    let learned = Learned::open(&records, Arc::new(Memory::default()), &key).await.unwrap();
     let rules = Rules { inbound: rules(), outbound: rules(), organisation: Organisation::default() };
     let config = scan::Config { concurrency: 2, timeout: Duration::from_secs(10) };
     Arc::new(ArcSwap::from_pointee(Service {

@@ -71,7 +71,7 @@ impl Delivery<'_> {
             self.keep(&kept, &[], fates, attempt).await;
         } else if !kept.is_empty() {
             let recipients = self.recipients(&kept);
-            match self.put_provisional(&recipients).await {
+            match self.put_provisional(&recipients, &self.own(&kept)).await {
                 Ok(put) => provisional = Some(put),
                 Err(failure) => {
                     let all: Vec<usize> = kept.iter().chain(&relayed).copied().collect();
@@ -213,15 +213,20 @@ impl Delivery<'_> {
         }
         let recipients = self.recipients(places);
         let summary = Summary::of(&self.scanned.message);
-        match self.quarantine.put(self.arrival(&recipients, &summary, &scan)).await {
+        let own = self.own(places);
+        match self.quarantine.put(self.arrival(&recipients, &summary, &scan, &own)).await {
             Ok(proof) => self.proven(places, &proof, fates, attempt).await,
             Err(error) => self.give_up(places, Failure::Quarantine(error), fates, attempt),
         }
     }
 
-    async fn put_provisional(&self, recipients: &[Recipient]) -> Result<Provisional, Failure> {
+    async fn put_provisional(
+        &self,
+        recipients: &[Recipient],
+        own: &[Vec<Finding>],
+    ) -> Result<Provisional, Failure> {
         let summary = Summary::of(&self.scanned.message);
-        let arrival = self.arrival(recipients, &summary, &self.scanned.scan);
+        let arrival = self.arrival(recipients, &summary, &self.scanned.scan, own);
         Ok(self.quarantine.put_provisional(arrival).await?)
     }
 
@@ -302,8 +307,15 @@ impl Delivery<'_> {
         recipients: &'b [Recipient],
         summary: &'b Summary,
         scan: &'b Scan,
+        own: &'b [Vec<Finding>],
     ) -> Arrival<'b> {
-        Arrival { envelope: self.envelope, recipients, body: self.body, summary, scan, received_at: self.now }
+        let Delivery { envelope, body, now, .. } = *self;
+        Arrival { envelope, recipients, body, summary, scan, own, received_at: now }
+    }
+
+    /// Returns what was found for each recipient alone.
+    fn own(&self, places: &[usize]) -> Vec<Vec<Finding>> {
+        places.iter().map(|at| self.scanned.own_of(*at).cloned().collect()).collect()
     }
 
     fn recipients(&self, places: &[usize]) -> Vec<Recipient> {

@@ -115,6 +115,7 @@ impl House {
                 body: &MESSAGE.into(),
                 summary: &Summary::default(),
                 scan: &Scan::default(),
+                own: &[],
                 received_at: NOW,
             })
             .await

@@ -10,7 +10,8 @@ use crate::learn::{Label, MessageKey};
 use crate::message;
 use crate::privacy::error_chain;
 use crate::quarantine::{self, Action, Content, EntryId, Error, Outcome, Quarantine, Scope};
-use crate::scan::Learned;
+use crate::scan::{Learned, Sharing};
+use crate::store::Taught;
 
 /// Carries out the decisions of reviewers. Cloning shares it.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct Review {
     pub quarantine: Quarantine,
     /// What lessons go to.
     pub learned: Learned,
+    /// Who is taught by what a person says of their own mail.
+    pub sharing: Sharing,
     /// Told when a release is in the outbox.
     pub wake: Arc<Notify>,
 }
@@ -41,6 +44,7 @@ impl quarantine::Review for Review {
                 tracing::info!(entry = %id, action = action.as_str(), ?outcome, "reviewed");
             }
             if let (Action::Release, Outcome::Done(_), Some(content)) = (action, &outcome, &content)
+                && content.layers.contains(&Taught::SHARED)
                 && let Err(error) = self.learned.imply(content.message, Label::Ham, now).await
             {
                 tracing::warn!(error = %error_chain(&error), "what follows from a release was not learned");
@@ -69,16 +73,24 @@ impl Review {
         let client = entry.client();
         let content = tokio::task::spawn_blocking(move || {
             let message = message::parse(&body);
-            Content {
-                message: MessageKey::of(&message, learned.key()),
-                features: learned.extract(&message, client.as_ref()).features,
-            }
+            (MessageKey::of(&message, learned.key()), learned.extract(&message, client.as_ref()).features)
         })
         .await;
-        if content.is_err() {
+        let Ok((message, features)) = content else {
             tracing::error!(entry = %id, "a kept message could not be read for its lesson");
-        }
-        Ok(content.ok())
+            return Ok(None);
+        };
+        let layers = match scope {
+            Scope::All => vec![Taught::SHARED],
+            Scope::Recipient(person) => match self.learned.taught_by(person, self.sharing, &features).await {
+                Ok(layers) => layers,
+                Err(error) => {
+                    tracing::error!(entry = %id, error = %error_chain(&error), "nothing is learned from a decision");
+                    return Ok(None);
+                }
+            },
+        };
+        Ok(Some(Content { message, features, layers }))
     }
 }
 
@@ -87,7 +99,6 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::learn::FeatureKey;
     use crate::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
     use crate::privacy::InstallationKey;
     use crate::quarantine::{Arrival, Config, Review as _, State, Summary};
@@ -104,8 +115,7 @@ mod tests {
         let key = InstallationKey::new([5; 32]);
         let quarantine =
             Quarantine::open(records.clone(), bodies.clone(), &key, Config::default()).await.unwrap();
-        let learned =
-            Learned::open(&records, Arc::new(Memory::default()), FeatureKey::new(&key)).await.unwrap();
+        let learned = Learned::open(&records, Arc::new(Memory::default()), &key).await.unwrap();
         let recipients = [Address::parse("alice@example.org").unwrap().into()];
         let envelope = Envelope {
             id: TransactionId::from_random([1; TransactionId::LEN]),
@@ -120,12 +130,13 @@ mod tests {
             body: &"Subject: x\r\n\r\ny\r\n".into(),
             summary: &Summary::default(),
             scan: &Scan::default(),
+            own: &[],
             received_at: NOW,
         };
         let id = quarantine.put(arrival).await.unwrap().entries()[0].clone();
         bodies.delete(&envelope.id).await.unwrap();
         bodies.put(&envelope.id, "damaged".into()).await.unwrap();
-        let review = Review { quarantine, learned, wake: Arc::default() };
+        let review = Review { quarantine, learned, sharing: Sharing::Person, wake: Arc::default() };
         let outcome = review.act(&Scope::All, &id, Action::Confirm, NOW).await.unwrap();
         assert_eq!(outcome, Outcome::Done(State::Confirmed));
     }

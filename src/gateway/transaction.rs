@@ -246,8 +246,11 @@ impl Gateway {
         fates: &[Option<Fate>],
     ) -> (Vec<Option<Step>>, bool) {
         let mut dispositions = Vec::new();
-        for (recipient, _) in envelope.recipients.iter().zip(fates).filter(|(_, fate)| fate.is_none()) {
-            let disposition = policy::decide(&scanned.scan, &self.policy, &recipient.address);
+        for (place, recipient) in envelope.recipients.iter().enumerate() {
+            if fates.get(place).is_none_or(Option::is_some) {
+                continue;
+            }
+            let disposition = policy::decide(&scanned.scan_for(place), &self.policy, &recipient.address);
             Counter::Dispositions.increment(&[
                 ("direction", envelope.direction.as_str()),
                 ("disposition", disposition.as_str()),

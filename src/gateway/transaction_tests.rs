@@ -13,7 +13,6 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::ingress::Handler as _;
 use crate::journal::{self, Ledger};
-use crate::learn::FeatureKey;
 use crate::mail::{Address, Client, Mail, Protocol, Reply};
 use crate::policy::{Exemption, OnDegraded, Thresholds};
 use crate::privacy::InstallationKey;
@@ -188,7 +187,7 @@ impl House {
         let records = Records::open(&folder.path().join("records.db")).await.unwrap();
         let bodies = Bodies::open(&folder.path().join("bodies")).unwrap();
         let memory = Arc::new(Memory::default());
-        let learned = Learned::open(&records, memory, FeatureKey::from_bytes([0; 32])).await.unwrap();
+        let learned = Learned::open(&records, memory, &InstallationKey::new([0; 32])).await.unwrap();
         let rules = Rules {
             inbound: RuleSet::compile(&[]).0,
             outbound: RuleSet::compile(&[]).0,

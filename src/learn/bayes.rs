@@ -41,6 +41,8 @@ pub(super) struct Bayes {
     pub(super) lessons: Counts,
     /// A table for each of the views.
     pub(super) tables: [Vec<Counts>; 2],
+    /// Low bits of a slot that are left out.
+    shift: u32,
 }
 
 /// What the filter says of a message.
@@ -52,11 +54,11 @@ pub(super) struct Weighed {
 }
 
 impl Bayes {
-    pub(super) fn new() -> Self {
-        Bayes {
-            lessons: [0; 2],
-            tables: [const { Vec::new() }; 2].map(|_: Vec<()>| vec![[0; 2]; 1 << SLOT_BITS]),
-        }
+    /// Makes a filter with tables of 2^`bits` counts.
+    pub(super) fn new(bits: u32) -> Self {
+        let shift = SLOT_BITS.saturating_sub(bits);
+        let tables = [const { Vec::new() }; 2].map(|_: Vec<()>| vec![[0; 2]; 1 << (SLOT_BITS - shift)]);
+        Bayes { lessons: [0; 2], tables, shift }
     }
 
     /// Counts a lesson, as a whole one or half.
@@ -69,7 +71,7 @@ impl Bayes {
         count(&mut self.lessons);
         for (view, table) in VIEWS.into_iter().zip(&mut self.tables) {
             for slot in features.view(view) {
-                table.get_mut(*slot as usize).map(count);
+                table.get_mut((*slot >> self.shift) as usize).map(count);
             }
         }
     }
@@ -96,7 +98,7 @@ impl Bayes {
             let slots = features.view(view);
             let mut sum = 0.0;
             for slot in slots {
-                let counts = table.get(*slot as usize).copied().unwrap_or_default();
+                let counts = table.get((*slot >> self.shift) as usize).copied().unwrap_or_default();
                 if counts == [0; 2] {
                     continue;
                 }
@@ -133,7 +135,9 @@ impl Bayes {
         let mut sides: [Vec<(f64, usize, Counts)>; 2] = [Vec::new(), Vec::new()];
         for (index, origin) in extracted.words.origins.iter().enumerate() {
             let table = VIEWS.iter().zip(&self.tables).find(|(view, _)| **view == origin.kind.view());
-            let Some(counts) = table.and_then(|(_, table)| table.get(origin.slot as usize)).copied() else {
+            let Some(counts) =
+                table.and_then(|(_, table)| table.get((origin.slot >> self.shift) as usize)).copied()
+            else {
                 continue;
             };
             let probability = of_counts(counts, rates);

@@ -20,21 +20,28 @@ pub(super) struct Linear {
     pub(super) squares: Vec<f32>,
     /// How far a lesson moves the weights.
     rate: f64,
+    /// Low bits of a slot that are left out: a smaller table has fewer cells.
+    shift: u32,
 }
 
 impl Linear {
-    pub(super) fn new(rate: f64) -> Self {
-        Linear { weights: vec![0.0; 1 << SLOT_BITS], squares: vec![0.0; 1 << SLOT_BITS], rate }
+    /// Makes a model of 2^`bits` weights.
+    pub(super) fn new(rate: f64, bits: u32) -> Self {
+        let shift = SLOT_BITS.saturating_sub(bits);
+        let cells = 1 << (SLOT_BITS - shift);
+        Linear { weights: vec![0.0; cells], squares: vec![0.0; cells], rate, shift }
     }
 
     /// Returns the logarithm of the odds that a message with these slots is spam, as far as this view tells.
     pub(super) fn margin(&self, slots: &[&[u32]]) -> f64 {
-        let weight = |slot: &u32| self.weights.get(*slot as usize).map_or(0.0, |weight| f64::from(*weight));
+        let weight = |slot: &u32| {
+            self.weights.get((*slot >> self.shift) as usize).map_or(0.0, |weight| f64::from(*weight))
+        };
         let sum: f64 = slots.iter().copied().flatten().map(weight).sum();
         sum * value(slots)
     }
 
-    /// Moves the weights towards a label, on the error of this view alone: `margin` is what it said of these slots.
+    /// Moves the weights towards a label, on the error of this view alone: `margin` is what was said of these slots.
     /// `share` lessens the rate.
     pub(super) fn learn(&mut self, slots: &[&[u32]], margin: f64, is_spam: bool, share: f64) {
         let error = f64::from(u8::from(is_spam)) - logistic(margin);
@@ -43,7 +50,7 @@ impl Linear {
         }
         let gradient = error * value(slots);
         let square = gradient * gradient;
-        for slot in slots.iter().copied().flatten().map(|slot| *slot as usize) {
+        for slot in slots.iter().copied().flatten().map(|slot| (*slot >> self.shift) as usize) {
             if let (Some(weight), Some(squares)) = (self.weights.get_mut(slot), self.squares.get_mut(slot)) {
                 let sum = f64::from(*squares) + square;
                 *squares = single(sum);
@@ -75,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_was_learned_is_told_apart_and_what_is_certain_teaches_nothing() {
-        let mut model = Linear::new(0.4);
+        let mut model = Linear::new(0.4, SLOT_BITS);
         assert_eq!(model.margin(&[&[1, 2, 3]]), 0.0);
         for _ in 0..50 {
             teach(&mut model, &[&[1, 2], &[3]], true);

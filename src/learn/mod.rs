@@ -5,14 +5,15 @@
 //! function of the log of lessons: learning and taking back are exact, so it can be rebuilt anywhere and
 //! comes out the same. Nothing here decides; the opinion is a finding like others.
 //!
-//! The one model so far is a Bayes filter over single words and sparse pairs (`bayes`). Each further model
-//! gets a view of its own in [`Features`] and a field in [`Model`].
+//! The [`Model`] is shared by all; a [`Layer`] holds what one person or one organisation taught on top of it.
 
 mod bayes;
 mod calibration;
 mod extract;
 mod features;
 mod hash;
+mod layer;
+mod learner;
 mod linear;
 mod measure;
 mod model;
@@ -32,9 +33,10 @@ mod tests;
 pub use extract::{Extracted, MessageKey, extract};
 pub use features::{Features, InvalidFeatures, MAX_ENCODED_BYTES, MAX_SLOTS, View};
 pub use hash::FeatureKey;
+pub use layer::{Base, Layer};
 pub use measure::{Measures, Scored, calibration_error, measure};
 pub use model::{MIN_LESSONS, Model};
-pub use opinion::{Evidence, Opinion, State};
+pub use opinion::{Evidence, Opinion, State, difference};
 pub use snapshot::{InvalidSnapshot, MAX_SNAPSHOT_BYTES};
 pub use unspoken::{Unspoken, UnspokenRings};
 

@@ -4,22 +4,19 @@
 //! time to fold it again. Models that come later stand beside [`Bayes`] in [`Model`] and in the snapshot.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::bayes::Bayes;
 use super::calibration::Calibration;
 use super::extract::Extracted;
-use super::features::{Features, View};
-use super::linear::Linear;
+use super::features::{Features, SLOT_BITS};
+use super::layer::{Base, Layer};
+use super::learner::{Learner, fade};
 use super::opinion::{Opinion, State, logistic};
 use super::rehearsal::Rehearsal;
 use super::{Label, Lesson, Weight};
 
-/// How far a lesson moves the weights of each view.
-const RATES: [f64; 3] = [0.45, 0.6, 0.45];
 /// A lesson that no person gave moves them by this share.
 const HALF: f64 = 0.5;
-/// Lessons at which the linear models have half their voice.
-const START: f64 = 20.0;
 
 /// Lessons of each label before a message is called spam or ham.
 pub const MIN_LESSONS: u32 = 3;
@@ -46,11 +43,7 @@ pub(super) const MAX_TEACHERS: usize = 10_000;
 #[derive(Clone, PartialEq)]
 pub struct Model {
     pub(super) sequence: i64,
-    /// Of spam and of ham, given by persons.
-    pub(super) lessons: [u32; 2],
-    /// Header, relations, body.
-    pub(super) linear: [Linear; 3],
-    pub(super) bayes: Bayes,
+    pub(super) learner: Learner,
     pub(super) calibration: Calibration,
     /// What is heard again.
     pub(super) rehearsal: Rehearsal,
@@ -75,9 +68,7 @@ impl Model {
     pub fn new() -> Self {
         Model {
             sequence: 0,
-            lessons: [0; 2],
-            linear: RATES.map(Linear::new),
-            bayes: Bayes::new(),
+            learner: Learner::new(SLOT_BITS),
             calibration: Calibration::new(),
             rehearsal: Rehearsal::default(),
             teachers: BTreeMap::new(),
@@ -96,7 +87,7 @@ impl Model {
     pub fn learn(&mut self, lesson: &Lesson) {
         let Lesson { label, features, weight, teacher, hour } = lesson;
         let is_spam = *label == Label::Spam;
-        let margins = self.margins(features);
+        let margins = self.learner.margins(features);
         let sum = self.faded_in(margins);
         let contradiction = if is_spam { -sum } else { sum };
         let mut share = HALF;
@@ -107,28 +98,20 @@ impl Model {
             }
             share = self.trust(*teacher, contradiction);
             // Before both are known no score means anything.
-            if self.bayes.knows_both_by(MIN_LESSONS) {
-                let score = sum + self.bayes.weigh(features, self.count()).voice;
+            if self.learner.bayes.knows_both_by(MIN_LESSONS) {
+                let score = sum + self.learner.bayes.weigh(features, self.count()).voice;
                 self.calibration.learn(score, is_spam, share);
             }
-            let [spam, ham] = &mut self.lessons;
-            let lessons = if is_spam { spam } else { ham };
-            *lessons = lessons.saturating_add(1);
+            self.learner.count_one(is_spam);
             again = self.rehearsal.learn(features, *label);
         }
-        self.move_weights(features, margins, is_spam, share);
-        self.bayes.learn(features, *label, *weight == Weight::Half);
+        self.learner.move_weights(features, margins, is_spam, share);
+        self.learner.bayes.learn(features, *label, *weight == Weight::Half);
         if let Some(features) = again {
-            let margins = self.margins(&features);
-            let score = self.faded_in(margins) + self.bayes.weigh(&features, self.count()).voice;
+            let margins = self.learner.margins(&features);
+            let score = self.faded_in(margins) + self.learner.bayes.weigh(&features, self.count()).voice;
             self.calibration.warn(score, !is_spam);
-            self.move_weights(&features, margins, !is_spam, 1.0);
-        }
-    }
-
-    fn move_weights(&mut self, features: &Features, margins: [f64; 3], is_spam: bool, share: f64) {
-        for ((linear, slots), margin) in self.linear.iter_mut().zip(views(features)).zip(margins) {
-            linear.learn(&slots, margin, is_spam, share);
+            self.learner.move_weights(&features, margins, !is_spam, 1.0);
         }
     }
 
@@ -175,29 +158,21 @@ impl Model {
 
     /// Returns the sum of the linear models.
     fn sum(&self, features: &Features) -> f64 {
-        self.faded_in(self.margins(features))
-    }
-
-    fn margins(&self, features: &Features) -> [f64; 3] {
-        let [header, relations, body] = &self.linear;
-        let [of_header, of_relations, of_body] = views(features);
-        [header.margin(&of_header), relations.margin(&of_relations), body.margin(&of_body)]
+        self.faded_in(self.learner.margins(features))
     }
 
     /// Adds what the linear models say, which counts the less the fewer lessons there are.
     fn faded_in(&self, margins: [f64; 3]) -> f64 {
-        let lessons = f64::from(self.count());
-        margins.iter().sum::<f64>() * (lessons + 1.0) / (lessons + 1.0 + START)
+        margins.iter().sum::<f64>() * fade(self.count())
     }
 
     fn count(&self) -> u32 {
-        let [spam, ham] = self.lessons;
-        spam.saturating_add(ham)
+        self.learner.count()
     }
 
     /// Returns the number of lessons in force that persons gave: ham, spam.
     pub fn lessons(&self) -> (u32, u32) {
-        let [spam, ham] = self.lessons;
+        let [spam, ham] = self.learner.lessons;
         (ham, spam)
     }
 
@@ -213,15 +188,15 @@ impl Model {
 
     /// Judges a message; `None` until something was learned.
     pub fn judge(&self, extracted: &Extracted) -> Option<Opinion> {
-        if self.bayes.lessons == [0; 2] {
+        if self.learner.bayes.lessons == [0; 2] {
             return None;
         }
         let features = &extracted.features;
-        let weighed = self.bayes.weigh(features, self.count());
+        let weighed = self.learner.bayes.weigh(features, self.count());
         let score = self.sum(features) + weighed.voice;
-        let [for_spam, for_ham] = self.bayes.evidence(extracted);
+        let [for_spam, for_ham] = self.learner.bayes.evidence(extracted);
         let (mut state, mut spam_from) = (self.calibration.state(score), self.calibration.spam_from);
-        if !self.bayes.knows_both_by(MIN_LESSONS) {
+        if !self.learner.bayes.knows_both_by(MIN_LESSONS) {
             // One wrong word must not keep what is like it: so early nothing is more than half of what spam is.
             (state, spam_from) = (State::Unsure, spam_from.max(2.0 * score.abs()));
         }
@@ -235,12 +210,52 @@ impl Model {
             for_ham,
         })
     }
-}
 
-/// Returns the slots of each linear model's view.
-fn views(features: &Features) -> [[&[u32]; 2]; 3] {
-    [[View::Header; 2], [View::Relations; 2], [View::Grams, View::Tokens]]
-        .map(|[one, other]| [features.view(one), if one == other { &[] } else { features.view(other) }])
+    /// Judges a message for somebody who has layers, the widest first, on the scale on which [`Model::judge`] does;
+    /// `None` until something was learned in any. The words are those of the narrowest layer that has some for its side.
+    pub fn judge_for(&self, extracted: &Extracted, layers: &[Arc<Layer>]) -> Option<Opinion> {
+        let features = &extracted.features;
+        let mut said = self.base(features);
+        let mut lessons = self.lessons();
+        let (mut bounds, mut most) = (&self.calibration, self.count());
+        for layer in layers {
+            said = layer.add(&said, features);
+            let (ham, spam) = layer.lessons();
+            lessons = (lessons.0.saturating_add(ham), lessons.1.saturating_add(spam));
+            // Where spam begins follows the lessons of those who gave most of them.
+            if ham.saturating_add(spam) > most {
+                (bounds, most) = (&layer.calibration, ham.saturating_add(spam));
+            }
+        }
+        if lessons == (0, 0) {
+            return None;
+        }
+        let score = said.score();
+        let (mut state, mut spam_from) = (bounds.state(score), bounds.spam_from);
+        if lessons.0.min(lessons.1) < MIN_LESSONS {
+            (state, spam_from) = (State::Unsure, spam_from.max(2.0 * score.abs()));
+        }
+        let mut named = layers.iter().rev().map(|layer| layer.evidence(extracted));
+        let [for_spam, for_ham] =
+            named.find(|sides| sides.iter().any(|side| !side.is_empty())).unwrap_or_default();
+        Some(Opinion {
+            score,
+            probability: logistic(bounds.log_odds(score)),
+            state,
+            spam_from,
+            bayes: self.learner.bayes.weigh(features, self.count()).probability,
+            for_spam,
+            for_ham,
+        })
+    }
+
+    /// Returns what the model says of a message to the layers below.
+    pub fn base(&self, features: &Features) -> Base {
+        let fade = fade(self.count());
+        let voice = self.learner.bayes.weigh(features, self.count()).voice;
+        let margins = self.learner.margins(features).map(|margin| margin * fade);
+        Base::default().and(margins, voice, self.count())
+    }
 }
 
 impl Default for Model {
@@ -259,6 +274,7 @@ impl std::fmt::Debug for Model {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learn::View;
 
     fn lesson(label: Label, slots: &[u32], teacher: u32) -> Lesson {
         Lesson { label, features: Features::of(View::Tokens, slots), weight: Weight::Whole, teacher, hour: 0 }

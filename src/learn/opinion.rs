@@ -5,6 +5,8 @@ use crate::verdict::{Finding, Symbol};
 
 /// Points where spam begins: there the default policy keeps a message.
 const SPAM_POINTS: f64 = 5.0;
+/// A difference below this is not shown.
+const LEAST_DIFFERENCE: f64 = 0.05;
 /// Most points for either side.
 const MAX_POINTS: f64 = 15.0;
 
@@ -77,6 +79,21 @@ impl Opinion {
             if words.is_empty() { format!("{intro}.") } else { format!("{intro}: {}.", words.join(", ")) };
         Finding::new(Symbol::fixed(symbol), self.points(), explanation)
     }
+}
+
+/// Returns what the layers of a recipient change in an opinion, as a finding `BAYES_PERSONAL`; `None` where it is too
+/// little to be seen.
+pub fn difference(shared: Option<&Opinion>, own: &Opinion) -> Option<Finding> {
+    let points = own.points() - shared.map_or(0.0, Opinion::points);
+    if points.abs() < LEAST_DIFFERENCE {
+        return None;
+    }
+    let words = list(if points > 0.0 { &own.for_spam } else { &own.for_ham });
+    let side = if points > 0.0 { "unwanted" } else { "wanted" };
+    let intro = format!("By what was taught for this mailbox it is more likely {side}");
+    let explanation =
+        if words.is_empty() { format!("{intro}.") } else { format!("{intro}: {}.", words.join(", ")) };
+    Some(Finding::new(Symbol::fixed("BAYES_PERSONAL"), points, explanation))
 }
 
 fn list(evidence: &[Evidence]) -> Vec<String> {

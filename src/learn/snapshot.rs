@@ -34,7 +34,7 @@ impl Model {
         let mut bytes = Vec::with_capacity(1 << 20);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.sequence.to_le_bytes());
-        self.lessons.iter().for_each(|count| write_varint(&mut bytes, *count));
+        self.learner.lessons.iter().for_each(|count| write_varint(&mut bytes, *count));
         write_varint(&mut bytes, u32::try_from(self.teachers.len()).unwrap_or(u32::MAX));
         for (number, teacher) in &self.teachers {
             bytes.extend_from_slice(&number.to_le_bytes());
@@ -57,11 +57,11 @@ impl Model {
         for number in calibration.bins.iter().flatten().chain([&calibration.spam_from, &calibration.ham_to]) {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        for table in self.linear.iter().flat_map(|linear| [&linear.weights, &linear.squares]) {
+        for table in self.learner.linear.iter().flat_map(|linear| [&linear.weights, &linear.squares]) {
             write_table(&mut bytes, table, |bytes, number| bytes.extend_from_slice(&number.to_le_bytes()));
         }
-        self.bayes.lessons.iter().for_each(|count| write_varint(&mut bytes, *count));
-        for table in &self.bayes.tables {
+        self.learner.bayes.lessons.iter().for_each(|count| write_varint(&mut bytes, *count));
+        for table in &self.learner.bayes.tables {
             write_table(&mut bytes, table, |bytes, counts| {
                 counts.iter().for_each(|count| write_varint(bytes, *count));
             });
@@ -92,7 +92,7 @@ fn read(bytes: &[u8]) -> Option<Model> {
     let rest = &mut rest;
     let mut model = Model::new();
     model.sequence = i64::from_le_bytes(read_array(rest)?);
-    for count in &mut model.lessons {
+    for count in &mut model.learner.lessons {
         *count = read_varint(rest).ok()?;
     }
     let teachers = read_varint(rest).ok()?;
@@ -127,15 +127,16 @@ fn read(bytes: &[u8]) -> Option<Model> {
     }
     model.calibration.spam_from = read_number(rest)?;
     model.calibration.ham_to = read_number(rest)?;
-    for table in model.linear.iter_mut().flat_map(|linear| [&mut linear.weights, &mut linear.squares]) {
+    for table in model.learner.linear.iter_mut().flat_map(|linear| [&mut linear.weights, &mut linear.squares])
+    {
         read_table(rest, table, |rest| {
             Some(f32::from_le_bytes(read_array(rest)?)).filter(|number| number.is_finite())
         })?;
     }
-    for count in &mut model.bayes.lessons {
+    for count in &mut model.learner.bayes.lessons {
         *count = read_varint(rest).ok()?;
     }
-    for table in &mut model.bayes.tables {
+    for table in &mut model.learner.bayes.tables {
         read_table(rest, table, |rest| -> Option<Counts> {
             Some([read_varint(rest).ok()?, read_varint(rest).ok()?])
         })?;

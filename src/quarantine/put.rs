@@ -38,6 +38,8 @@ pub struct Arrival<'a> {
     pub summary: &'a Summary,
     /// What was found in it.
     pub scan: &'a Scan,
+    /// What was found for each recipient alone, in their order; those that are missing have nothing of their own.
+    pub own: &'a [Vec<Finding>],
     /// When it came.
     pub received_at: OffsetDateTime,
 }
@@ -233,17 +235,18 @@ impl Quarantine {
 
     async fn store_entries(&self, arrival: Arrival<'_>, state: &'static str) -> Result<Vec<EntryId>, Error> {
         let Arrival { envelope, scan, .. } = arrival;
-        let findings = strongest_first(&scan.findings);
-        let score = scan.score().points();
-        let symbols = symbols_column(findings.iter().map(|finding| &finding.symbol));
         let size_bytes = i64::try_from(arrival.body.len()).unwrap_or(i64::MAX);
         let sender = envelope.mail.reverse_path.as_ref();
         let from = Address::parse(arrival.summary.from_address.expose()).ok();
         let from_domain = from.as_ref().and_then(Address::domain);
 
         let mut rows = Vec::with_capacity(arrival.recipients.len());
-        for recipient in arrival.recipients {
+        for (place, recipient) in arrival.recipients.iter().enumerate() {
             let id = EntryId::random()?;
+            let own = arrival.own.get(place).map_or(&[][..], Vec::as_slice);
+            let all = Scan { findings: [&scan.findings, own].concat(), ..Scan::default() };
+            let (findings, score) = (strongest_first(&all.findings), all.score().points());
+            let symbols = symbols_column(findings.iter().map(|finding| &finding.symbol));
             let private = Private {
                 subject: cut(arrival.summary.subject.expose(), FIELD_LIMIT_CHARS),
                 from_name: cut(arrival.summary.from_name.expose(), FIELD_LIMIT_CHARS),
@@ -254,7 +257,7 @@ impl Quarantine {
                 preview: cut(arrival.summary.preview.expose(), PREVIEW_LIMIT_CHARS),
                 links: arrival.summary.links.iter().take(LINKS_LIMIT).cloned().collect(),
                 attachments: arrival.summary.attachments.clone(),
-                findings: findings.clone(),
+                findings,
                 degraded: scan.degraded.iter().map(|d| format!("{}: {}", d.analyser, d.reason)).collect(),
                 parameters: Redacted::new(Parameters {
                     body: envelope.mail.body,
@@ -266,7 +269,7 @@ impl Quarantine {
                     original: recipient.original.clone(),
                 }),
             };
-            rows.push((private.seal(&id, &self.sealer)?, id, recipient));
+            rows.push((private.seal(&id, &self.sealer)?, id, recipient, score, symbols));
         }
 
         let mut write = self.records.begin().await?;
@@ -276,7 +279,7 @@ impl Quarantine {
             .execute(&mut *write)
             .await?;
         let mut ids = Vec::with_capacity(rows.len());
-        for (sealed, id, recipient) in rows {
+        for (sealed, id, recipient, score, symbols) in rows {
             sqlx::query(
                 "INSERT INTO quarantine_entries (id, body_id, received_at, expires_at, changed_at, direction, \
                  size_bytes, score, symbols, state, recipient_hash, recipient_domain, sender_hash, \
@@ -291,7 +294,7 @@ impl Quarantine {
             .bind(envelope.direction.as_str())
             .bind(size_bytes)
             .bind(score)
-            .bind(&symbols)
+            .bind(symbols)
             .bind(state)
             .bind(self.address_hash(&recipient.address).as_str())
             .bind(recipient.address.domain().map_or("", |domain| domain.as_str()))

@@ -13,7 +13,7 @@ use super::{Error, Quarantine};
 use crate::learn::{Features, Label, MessageKey};
 use crate::metrics::Counter;
 use crate::store::timestamp::to_column;
-use crate::store::{LessonError, LessonLog, NewLesson, Teacher};
+use crate::store::{LessonError, LessonLog, NewLesson, Taught, Teacher};
 
 /// What a person asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,6 +71,8 @@ pub struct Content {
     pub message: MessageKey,
     /// Its features.
     pub features: Features,
+    /// In which layers it teaches.
+    pub layers: Vec<Taught>,
 }
 
 /// What an action does in a state.
@@ -246,6 +248,7 @@ async fn teach(
 ) -> Result<Option<i64>, Error> {
     let Some(content) = content else { return Ok(None) };
     let lesson = NewLesson {
+        layers: content.layers.clone(),
         message: content.message,
         label,
         features: content.features.clone(),

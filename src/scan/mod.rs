@@ -8,9 +8,7 @@
 mod audit;
 mod learned;
 
-#[cfg(test)]
-mod learned_tests;
-
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,12 +19,13 @@ use crossbeam_channel::Sender;
 use tokio::sync::Semaphore;
 
 pub use audit::Contradicted;
-pub use learned::{Learned, LearnedError};
+pub use learned::{Apart, By, LAYER_LESSONS, LAYERS, Learned, LearnedError, Sharing};
 
-use crate::learn::{Features, Opinion};
+use crate::learn::{self, Features, Opinion};
 use crate::mail::{Direction, Envelope};
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Histogram};
+use crate::privacy::error_chain;
 use crate::rules::{Authentication, Evidence, Organisation, RuleSet, Subject};
 use crate::verdict::{Degraded, Finding, Scan, Symbol};
 
@@ -81,6 +80,8 @@ pub struct Scanned {
     pub message: Arc<Message>,
     /// What the learned models made of it.
     pub judged: Option<Judged>,
+    /// What was found for one recipient alone, by their place in the envelope.
+    pub own: Vec<(usize, Finding)>,
 }
 
 /// A message as the learned models see it.
@@ -100,7 +101,21 @@ impl Scanned {
     pub fn exempt() -> Self {
         let finding = Finding::new(UNSCANNED, 0.0, "The client is exempt from scanning.");
         let scan = Scan { findings: vec![finding], ..Scan::default() };
-        Scanned { scan, message: Arc::new(Message::default()), judged: None }
+        Scanned { scan, message: Arc::new(Message::default()), judged: None, own: Vec::new() }
+    }
+
+    /// Returns what was found for one recipient, by their place in the envelope.
+    pub fn scan_for(&self, place: usize) -> Cow<'_, Scan> {
+        let mut scan = Cow::Borrowed(&self.scan);
+        for finding in self.own_of(place) {
+            scan.to_mut().findings.push(finding.clone());
+        }
+        scan
+    }
+
+    /// Returns what was found for one recipient alone.
+    pub fn own_of(&self, place: usize) -> impl Iterator<Item = &Finding> {
+        self.own.iter().filter(move |(at, _)| *at == place).map(|(_, finding)| finding)
     }
 }
 
@@ -156,9 +171,18 @@ impl Scanner {
         let Ok(Ok(permit)) = turn else { return Err(Busy) };
         let shared = Arc::clone(&self.shared);
         let envelope = envelope.clone();
+        let layers = tokio::time::timeout(timeout, shared.learned.layers_of(&envelope.recipients)).await;
+        let (layers, is_lacking) = match layers {
+            Ok(Ok(layers)) => (layers, false),
+            Ok(Err(error)) => {
+                tracing::error!(error = error_chain(&error), "what persons taught could not be read");
+                (Vec::new(), true)
+            }
+            Err(_) => (Vec::new(), true),
+        };
         let (done, scanned) = tokio::sync::oneshot::channel();
         let work = move || {
-            let scanned = catch_unwind(AssertUnwindSafe(|| shared.analyse(&body, &envelope, met)));
+            let scanned = catch_unwind(AssertUnwindSafe(|| shared.analyse(&body, &envelope, met, &layers)));
             // The permit travels with the work: a scan that overran its time still counts as one.
             drop(permit);
             // Who waited may be gone.
@@ -171,6 +195,9 @@ impl Scanner {
             Ok(Err(_)) => nothing("stopped"),
             Err(_) => nothing("deadline"),
         };
+        if is_lacking {
+            scanned.scan.degraded.push(Degraded { analyser: "learned", reason: "layers" });
+        }
         scanned.scan.elapsed = started.elapsed();
         for degraded in &scanned.scan.degraded {
             Counter::Degraded.increment(&[("analyser", degraded.analyser)]);
@@ -182,7 +209,7 @@ impl Scanner {
     /// Scans a copy of a message on the calling thread, for tools that scan many.
     pub fn scan_here(&self, body: &[u8], envelope: &Envelope) -> Scanned {
         let started = Instant::now();
-        let mut scanned = self.shared.analyse(body, envelope, Met::AsCopy);
+        let mut scanned = self.shared.analyse(body, envelope, Met::AsCopy, &[]);
         scanned.scan.elapsed = started.elapsed();
         scanned
     }
@@ -194,7 +221,7 @@ impl Scanner {
 }
 
 impl Shared {
-    fn analyse(&self, body: &[u8], envelope: &Envelope, met: Met) -> Scanned {
+    fn analyse(&self, body: &[u8], envelope: &Envelope, met: Met, layers: &[Apart]) -> Scanned {
         let mut scan = Scan::default();
         let message = guarded(&mut scan, "message", || message::parse(body)).unwrap_or_else(|| {
             // A message that breaks the parser is still looked at, as raw text.
@@ -203,9 +230,16 @@ impl Shared {
         let learned = guarded(&mut scan, "learned", || {
             let client = (met == Met::InSession).then_some(&envelope.client);
             let extracted = self.learned.extract(&message, client);
-            (self.learned.model().judge(&extracted), extracted.features)
+            let model = self.learned.model();
+            let opinion = model.judge(&extracted);
+            let own = layers.iter().filter_map(|Apart { place, layers }| {
+                let own = model.judge_for(&extracted, layers)?;
+                Some((*place, learn::difference(opinion.as_ref(), &own)?))
+            });
+            let own = own.collect::<Vec<_>>();
+            (opinion, own, extracted.features)
         });
-        let (opinion, features) = learned.unwrap_or_default();
+        let (opinion, own, features) = learned.unwrap_or_default();
         let judged =
             opinion.as_ref().map(|opinion| Judged { score: opinion.score, features: Arc::new(features) });
         let rules = self.rules.load();
@@ -233,7 +267,7 @@ impl Shared {
             scan.findings.extend(evaluation.findings);
         }
         scan.findings.sort_by(|a, b| b.score.points().abs().total_cmp(&a.score.points().abs()));
-        Scanned { scan, message: Arc::new(message), judged }
+        Scanned { scan, message: Arc::new(message), judged, own }
     }
 }
 
@@ -250,7 +284,7 @@ fn guarded<T>(scan: &mut Scan, analyser: &'static str, work: impl FnOnce() -> T)
 
 fn nothing(reason: &'static str) -> Scanned {
     let scan = Scan { degraded: vec![Degraded { analyser: "scan", reason }], ..Scan::default() };
-    Scanned { scan, message: Arc::new(Message::default()), judged: None }
+    Scanned { scan, message: Arc::new(Message::default()), judged: None, own: Vec::new() }
 }
 
 fn raw_text(body: &[u8]) -> String {
@@ -261,8 +295,9 @@ fn raw_text(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learn::{FeatureKey, Label};
+    use crate::learn::Label;
     use crate::mail::{Address, Client, Mail, TransactionId};
+    use crate::privacy::InstallationKey;
     use crate::rules;
     use crate::store::{Memory, Records, Teacher};
 
@@ -272,8 +307,8 @@ mod tests {
 
     async fn scanner_with(inbound: RuleSet, timeout: Duration) -> Scanner {
         let records = Records::in_memory().await.unwrap();
-        let key = FeatureKey::from_bytes([0; 32]);
-        let learned = Learned::open(&records, Arc::new(Memory::default()), key).await.unwrap();
+        let key = InstallationKey::new([0; 32]);
+        let learned = Learned::open(&records, Arc::new(Memory::default()), &key).await.unwrap();
         let organisation =
             Organisation { authserv_ids: vec!["mx.example.net".to_owned()], ..Organisation::default() };
         let rules = Rules { inbound, outbound: RuleSet::compile(&[]).0, organisation };
@@ -331,7 +366,7 @@ mod tests {
                 lessons(Label::Ham, "minutes of the meeting"),
             ] {
                 let now = time::OffsetDateTime::UNIX_EPOCH;
-                scanner.learned().learn(label, messages, Teacher::Cli, now).await.unwrap();
+                scanner.learned().learn(label, messages, &By::All(Teacher::Cli), now).await.unwrap();
             }
             scanner.learned().load().await.unwrap();
             let scanned = scanner.scan_here(message, &envelope());

@@ -10,12 +10,13 @@ pub mod seal;
 pub mod timestamp;
 
 #[cfg(test)]
-mod lessons_tests;
-#[cfg(test)]
 mod state_tests;
 
 pub use bodies::{Bodies, BodiesError};
-pub use lessons::{Appended, Forget, LessonError, LessonLog, LogEntry, MAX_BATCH, NewLesson, Tally, Teacher};
+pub use lessons::{
+    Appended, Bound, Forget, LayerName, LessonError, LessonLog, LogEntry, MAX_BATCH, NewLesson, Tally,
+    Taught, Teacher,
+};
 pub use records::{Records, RecordsError, Write};
 pub use seal::{SealError, Sealer};
 pub use state::{MAX_KEY_BYTES, MAX_VALUE_BYTES, Memory, SetAside, Sled, State, StateError};

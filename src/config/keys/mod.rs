@@ -21,6 +21,7 @@ use crate::ingress::TlsMode;
 use crate::mail::Direction;
 use crate::policy::OnDegraded;
 use crate::relay::tls::TlsPolicy;
+use crate::scan::Sharing;
 
 /// A key of the file.
 pub(super) type Key = record::Key<Config>;
@@ -138,6 +139,9 @@ pub(super) fn blank() -> Config {
         scan_exempt_networks: Vec::new(),
         scan_timeout: Duration::ZERO,
         learn_implied: false,
+        learn_share: Sharing::Person,
+        learn_retention: Duration::ZERO,
+        learn_max_lessons: 0,
         authserv_ids: Vec::new(),
         rules_dir: None,
         people: Vec::new(),

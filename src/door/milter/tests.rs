@@ -9,7 +9,6 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::gateway::{Access, Authority, Clock, Marking, SignIns};
 use crate::journal::{self, Journal};
-use crate::learn::FeatureKey;
 use crate::mail::Direction;
 use crate::policy::{Exemption, OnDegraded, Policy, Thresholds};
 use crate::privacy::{InstallationKey, PseudonymKey};
@@ -41,7 +40,7 @@ impl House {
         let records = Records::open(&folder.path().join("records.db")).await.unwrap();
         let bodies = Bodies::open(&folder.path().join("bodies")).unwrap();
         let state = Arc::new(store::Memory::default());
-        let learned = Learned::open(&records, state, FeatureKey::from_bytes([0; 32])).await.unwrap();
+        let learned = Learned::open(&records, state, &InstallationKey::new([0; 32])).await.unwrap();
         let rules = || RuleSet::compile(&[Source::new("t.cf", RULES)]).0;
         let rules = Rules { inbound: rules(), outbound: rules(), organisation: Organisation::default() };
         let config = scan::Config { concurrency: 2, timeout: Duration::from_secs(60) };

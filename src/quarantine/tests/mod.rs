@@ -109,6 +109,7 @@ impl Letter {
             body: &self.body,
             summary: &self.summary,
             scan: &self.scan,
+            own: &[],
             received_at: self.received_at,
         }
     }

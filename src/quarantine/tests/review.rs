@@ -1,9 +1,10 @@
 use super::*;
 use crate::learn::{Features, MessageKey, Model};
-use crate::store::LessonLog;
+use crate::store::{LessonLog, Taught};
 
 fn content() -> Content {
-    Content { message: MessageKey([1; 16]), features: Features::new([vec![3], vec![5], vec![8], vec![13]]) }
+    let features = Features::new([vec![3], vec![5], vec![8], vec![13]]);
+    Content { message: MessageKey([1; 16]), features, layers: vec![Taught::SHARED] }
 }
 
 /// Returns the spam and ham lessons in force.

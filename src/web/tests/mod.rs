@@ -121,6 +121,7 @@ impl House {
             body: &Bytes::from_static(b"body"),
             summary: &summary,
             scan: &scan,
+            own: &[],
             received_at: NOW - time::Duration::hours(2),
         };
         self.quarantine.put(arrival).await.unwrap().entries()[0].clone()

@@ -5,6 +5,12 @@
 //! folding the whole log at start; when it is missing, damaged, of another version or of another log, the
 //! log is folded from its beginning while the gateway serves.
 
+mod layers;
+mod snapshots;
+
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::num::NonZero;
 use std::pin::pin;
@@ -21,20 +27,21 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::Instant;
 
+use layers::Layers;
+pub use layers::{Apart, LAYER_LESSONS, LAYERS, Sharing};
+use snapshots::{CHECKPOINTS, SNAPSHOT, put_snapshot, read_base, read_snapshots, stands};
+
 use super::Scanned;
 use crate::learn::{Extracted, FeatureKey, Label, MessageKey, Model, Unspoken, UnspokenRings, extract};
-use crate::mail::Client;
+use crate::mail::{Address, Client};
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Gauge};
-use crate::privacy::error_chain;
+use crate::privacy::{InstallationKey, PseudonymKey, error_chain};
 use crate::store::{
-    Appended, Forget, LessonError, LessonLog, LogEntry, NewLesson, Records, State, StateError, Teacher,
+    Appended, Bound, Forget, LessonError, LessonLog, LogEntry, NewLesson, Records, State, StateError, Taught,
+    Teacher,
 };
 
-/// The names of the snapshots in the state store: of the model in service, and of the model where it last passed a
-/// multiple of so many lines. What is taken back is folded anew from the newest of them that is older.
-const SNAPSHOT: &str = "model";
-const CHECKPOINTS: [(&str, i64); 2] = [("model-10000", 10_000), ("model-100000", 100_000)];
 /// Lines that are read and folded at a time.
 pub(super) const BATCH_LINES: u32 = 500;
 /// While the model is far behind, it is swapped every so many lines.
@@ -44,7 +51,6 @@ const SNAPSHOT_LINES: i64 = 1_000;
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(600);
 /// How often the log is looked at without notice: other processes write to it too.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
-const MESSAGE_KEY_BYTES: usize = 16;
 /// How long people usually take to speak of a message.
 const SPEAKING_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -69,6 +75,15 @@ impl From<JoinError> for LearnedError {
     }
 }
 
+/// Who says what a message is.
+#[derive(Debug, Clone)]
+pub enum By {
+    /// Somebody who speaks for all: the shared layer learns.
+    All(Teacher),
+    /// A person, of their own mail, and who is taught by that.
+    Person(Address, Sharing),
+}
+
 /// The models in service. Cloning shares them.
 #[derive(Clone)]
 pub struct Learned {
@@ -80,10 +95,13 @@ struct Inner {
     log: LessonLog,
     state: Arc<dyn State>,
     key: FeatureKey,
+    layers: Layers,
     /// Told when there are new lines.
     changed: Notify,
     /// One fold at a time.
     folding: Mutex<()>,
+    /// The line up to which the log is in the models.
+    folded: AtomicI64,
     /// The sequence number of the last snapshot stored.
     stored: AtomicI64,
     /// The last line whose lesson was counted, at the start the end of the log: what is folded again counts once.
@@ -102,19 +120,22 @@ impl Learned {
     pub async fn open(
         records: &Records,
         state: Arc<dyn State>,
-        key: FeatureKey,
+        key: &InstallationKey,
     ) -> Result<Self, LearnedError> {
         let log = LessonLog::new(records);
         let began = log.last_sequence().await?;
         let model = read_snapshots(&log, &state).await?;
         let stored = AtomicI64::new(model.sequence());
+        let layers = Layers::open(&log, PseudonymKey::new(key)).await?;
         let inner = Inner {
             model: ArcSwap::from_pointee(model),
             log,
             state,
-            key,
+            key: FeatureKey::new(key),
+            layers,
             changed: Notify::new(),
             folding: Mutex::new(()),
+            folded: AtomicI64::new(-1),
             stored,
             counted: AtomicI64::new(began),
             unspoken: std::sync::Mutex::default(),
@@ -144,26 +165,8 @@ impl Learned {
         extract(message, client, &self.inner.key)
     }
 
-    /// Makes the lesson that a message gives, for whoever writes it to the log in a transaction of their own.
-    pub fn lesson(
-        &self,
-        message: &Message,
-        client: Option<&Client>,
-        label: Label,
-        teacher: Teacher,
-        now: OffsetDateTime,
-    ) -> NewLesson {
-        NewLesson {
-            message: MessageKey::of(message, &self.inner.key),
-            label,
-            features: self.extract(message, client).features,
-            teacher,
-            learned_at: now,
-        }
-    }
-
-    /// Learns messages in one transaction, off the async threads. They are in the log when it returns; the
-    /// model in service follows.
+    /// Learns messages in one transaction, off the async threads: in the shared layer, or in that of a person. They
+    /// are in the log when it returns; what is in service follows.
     ///
     /// # Errors
     /// [`LearnedError`]; then nothing was learned.
@@ -171,18 +174,29 @@ impl Learned {
         &self,
         label: Label,
         messages: Vec<Bytes>,
-        teacher: Teacher,
+        by: &By,
         now: OffsetDateTime,
     ) -> Result<Appended, LearnedError> {
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
         let share = messages.len().div_ceil(workers).max(1);
         let work = messages.chunks(share).map(<[Bytes]>::to_vec).map(|messages| {
-            let (this, teacher) = (self.clone(), teacher.clone());
-            let lesson =
-                move |raw: Bytes| this.lesson(&message::parse(&raw), None, label, teacher.clone(), now);
-            spawn_blocking(move || messages.into_iter().map(lesson).collect::<Vec<_>>())
+            let key = self.inner.key.clone();
+            let read = move |raw: Bytes| {
+                let message = message::parse(&raw);
+                (MessageKey::of(&message, &key), extract(&message, None, &key).features)
+            };
+            spawn_blocking(move || messages.into_iter().map(read).collect::<Vec<_>>())
         });
-        let batch = try_join_all(work).await?.concat();
+        let mut batch = Vec::new();
+        for (message, features) in try_join_all(work).await?.into_iter().flatten() {
+            let (teacher, layers) = match by {
+                By::All(teacher) => (teacher.clone(), vec![Taught::SHARED]),
+                By::Person(person, sharing) => {
+                    (self.teacher(person), self.taught_by(person, *sharing, &features).await?)
+                }
+            };
+            batch.push(NewLesson { layers, message, label, features, teacher, learned_at: now });
+        }
         let appended = self.inner.log.append_all(&batch).await?;
         self.notify();
         Ok(appended)
@@ -228,6 +242,7 @@ impl Learned {
             unspoken.implied(reported, until, draw)
         };
         let lesson = |unspoken: Unspoken| NewLesson {
+            layers: vec![Taught::SHARED],
             message: unspoken.message,
             label,
             features: Arc::unwrap_or_clone(unspoken.features),
@@ -256,11 +271,17 @@ impl Learned {
     pub async fn load(&self) -> Result<Arc<Model>, LearnedError> {
         let _one_at_a_time = self.inner.folding.lock().await;
         let end = self.inner.log.last_sequence().await?;
+        self.inner.layers.follow(&self.inner.log, end).await?;
         let current = self.model();
-        if current.sequence() == end {
+        if self.inner.folded.load(Ordering::Relaxed) == end {
             return Ok(current);
         }
         let is_standing = stands(&self.inner.log, &current).await?;
+        if is_standing && self.inner.log.in_force_after(current.sequence(), 1).await?.is_empty() {
+            // What there is new was taught in other layers.
+            self.inner.folded.store(end, Ordering::Relaxed);
+            return Ok(current);
+        }
         // What was taken back is not in the model that serves for long: it is folded anew, from the last snapshot
         // before the line that went, and takes its place whole.
         let mut working = if is_standing {
@@ -296,6 +317,7 @@ impl Learned {
         }
         working.follow(working.sequence().max(end), None);
         self.swap(Some(working));
+        self.inner.folded.store(end, Ordering::Relaxed);
         Ok(self.model())
     }
 
@@ -323,7 +345,8 @@ impl Learned {
         let names = CHECKPOINTS.map(|(name, _)| name);
         spawn_blocking(move || [SNAPSHOT].into_iter().chain(names).try_for_each(|name| state.remove(name)))
             .await??;
-        self.swap(Some(Model::new()));
+        self.swap(Some(read_snapshots(&self.inner.log, &self.inner.state).await?));
+        self.inner.folded.store(-1, Ordering::Relaxed);
         self.inner.stored.store(0, Ordering::Relaxed);
         let model = self.load().await?;
         self.store().await?;
@@ -338,6 +361,30 @@ impl Learned {
         let forgotten = self.inner.log.forget(which, now).await?;
         self.notify();
         Ok(forgotten)
+    }
+
+    /// Removes from the log what is over its bounds. What the shared model learned from it stays in a base model.
+    /// Returns how many lines went.
+    ///
+    /// # Errors
+    /// [`LearnedError`]; then nothing that was not folded has gone.
+    pub async fn bound(&self, bound: &Bound) -> Result<u64, LearnedError> {
+        let mut removed = self.inner.log.trim_layers(bound).await?;
+        let _one_at_a_time = self.inner.folding.lock().await;
+        let Some(cut) = self.inner.log.outgrown(bound).await? else { return Ok(removed) };
+        let mut model = read_base(&self.inner.log).await?;
+        loop {
+            let mut entries = self.inner.log.in_force_after(model.sequence(), BATCH_LINES).await?;
+            entries.retain(|entry| entry.sequence <= cut);
+            if entries.is_empty() {
+                break;
+            }
+            model = spawn_blocking(move || fold(model, &entries)).await?;
+        }
+        model.follow(cut, None);
+        let bytes = spawn_blocking(move || model.snapshot()).await?;
+        removed += self.inner.log.rebase(cut, &bytes).await?;
+        Ok(removed)
     }
 
     /// Follows the log until `shutdown` resolves, then stores a last snapshot. It never gives up: what fails
@@ -412,59 +459,4 @@ fn fold(mut model: Model, entries: &[LogEntry]) -> Model {
         model.follow(entry.sequence, Some(&entry.lesson));
     }
     model
-}
-
-/// Returns what a snapshot at `sequence` is led by: the message of that line, which another log has not.
-async fn proof(log: &LessonLog, sequence: i64) -> Result<Vec<u8>, LessonError> {
-    let message = log.message_at(sequence).await?;
-    Ok(message.unwrap_or_else(|| vec![0; MESSAGE_KEY_BYTES]))
-}
-
-/// Stores a model under a name.
-async fn put_snapshot(inner: &Inner, name: &'static str, model: Arc<Model>) -> Result<(), LearnedError> {
-    let mut bytes = proof(&inner.log, model.sequence()).await?;
-    let state = Arc::clone(&inner.state);
-    spawn_blocking(move || {
-        bytes.extend(model.snapshot());
-        state.put(name, &bytes)
-    })
-    .await??;
-    Ok(())
-}
-
-/// Whether a model is what the log gives up to its line: nothing before that has gone or come back since.
-async fn stands(log: &LessonLog, model: &Model) -> Result<bool, LessonError> {
-    Ok(log.disturbed_after(model.sequence()).await?.is_none_or(|oldest| oldest > model.sequence()))
-}
-
-/// Returns the newest stored model that stands, or the one that has learned nothing.
-async fn read_snapshots(log: &LessonLog, state: &Arc<dyn State>) -> Result<Model, LearnedError> {
-    for name in [SNAPSHOT].into_iter().chain(CHECKPOINTS.map(|(name, _)| name)) {
-        let state = Arc::clone(state);
-        let read = spawn_blocking(move || {
-            let Some(bytes) = state.get(name).map_err(|error| error_chain(&error))? else { return Ok(None) };
-            let (proof, model) = bytes.split_at_checked(MESSAGE_KEY_BYTES).unwrap_or_default();
-            let model = Model::restore(model).map_err(|error| error_chain(&error))?;
-            Ok::<_, String>(Some((proof.to_vec(), model)))
-        });
-        let reason = match read.await? {
-            Ok(None) => continue,
-            Ok(Some((found, model))) => {
-                if log.message_at(model.sequence()).await? == Some(found) {
-                    if stands(log, &model).await? {
-                        return Ok(model);
-                    }
-                    continue;
-                }
-                "it is of another log".to_owned()
-            }
-            Err(reason) => reason,
-        };
-        tracing::warn!(
-            name,
-            reason,
-            "a snapshot of the model is of no use; the log of lessons is folded again"
-        );
-    }
-    Ok(Model::new())
 }

@@ -3,14 +3,17 @@
 use proptest::prelude::*;
 use time::OffsetDateTime;
 
-use super::{Forget, LessonError, LessonLog, NewLesson, Records, Teacher};
-use crate::learn::{Features, Label, MessageKey, Model};
+use super::{Bound, Forget, LayerName, LessonError, LessonLog, NewLesson, Taught, Teacher};
+use crate::learn::{Base, Features, Label, MessageKey, Model};
+use crate::privacy::{InstallationKey, PseudonymKey};
+use crate::store::Records;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
 fn new(message: u8, label: Label) -> NewLesson {
     let slots: Vec<u32> = (0..20).map(|n| u32::from(message % 5) * 7_919 + n * 1_000).collect();
     NewLesson {
+        layers: vec![Taught::SHARED],
         message: MessageKey([message; 16]),
         label,
         features: Features::new([slots.clone(), slots.clone(), slots.clone(), slots]),
@@ -132,8 +135,7 @@ async fn a_damaged_line_is_an_error() {
 async fn what_is_forgotten_leaves_nothing_and_revives_nothing() {
     let (_folder, records, log) = open().await;
     let person = Teacher::Person(
-        crate::privacy::PseudonymKey::new(&crate::privacy::InstallationKey::new([1; 32]))
-            .pseudonym("address", "ann@example.org"),
+        PseudonymKey::new(&InstallationKey::new([1; 32])).pseudonym("address", "ann@example.org"),
     );
     let by_person = |message, label| NewLesson { teacher: person.clone(), ..new(message, label) };
     append(&records, &new(1, Label::Spam)).await;
@@ -159,7 +161,7 @@ async fn what_is_forgotten_leaves_nothing_and_revives_nothing() {
     assert_eq!(left, 0);
     let tally = log.tally().await.unwrap();
     assert_eq!(
-        tally.iter().map(|row| (row.label, row.teacher, row.lessons)).collect::<Vec<_>>(),
+        tally.iter().map(|row| (row.label, row.teacher.as_str(), row.lessons)).collect::<Vec<_>>(),
         [(Label::Ham, "cli", 1)]
     );
     assert!(log.disturbed_after(0).await.unwrap() == Some(1));
@@ -231,4 +233,67 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(run(acts));
     }
+}
+
+fn person(name: &str) -> LayerName {
+    LayerName::Person(PseudonymKey::new(&InstallationKey::new([1; 32])).pseudonym("address", name))
+}
+
+fn own(message: u8, label: Label, layers: &[LayerName]) -> NewLesson {
+    let base = Base { margins: [0.5, -1.0, 2.0], lessons: 7 };
+    let taught = |layer: &LayerName| Taught { layer: layer.clone(), base };
+    NewLesson { layers: layers.iter().map(taught).collect(), ..new(message, label) }
+}
+
+async fn labels(log: &LessonLog, layer: &LayerName) -> Vec<Label> {
+    let entries = log.last_in_force(layer, 10).await.unwrap();
+    entries.into_iter().map(|entry| entry.lesson.label).collect()
+}
+
+#[tokio::test]
+async fn each_layer_has_its_own_word_about_a_message_and_an_act_is_taken_back_in_all_of_its_layers() {
+    let (_folder, records, log) = open().await;
+    let (ann, bob) = (person("ann"), person("bob"));
+    append(&records, &own(1, Label::Spam, std::slice::from_ref(&ann))).await;
+    append(&records, &own(1, Label::Ham, std::slice::from_ref(&bob))).await;
+    let act = append(&records, &own(2, Label::Ham, &[bob.clone(), LayerName::Shared])).await;
+    assert_eq!(labels(&log, &ann).await, [Label::Spam]);
+    assert_eq!(labels(&log, &bob).await, [Label::Ham, Label::Ham]);
+    check(&log, &[(2, Label::Ham)]).await;
+    let base = log.last_in_force(&ann, 10).await.unwrap()[0].base;
+    assert_eq!((base.margins, base.lessons), ([0.5, -1.0, 2.0], 7));
+    assert_eq!(log.layers_after(0).await.unwrap().len(), 2);
+    assert_eq!(log.layers_after(act + 1).await.unwrap(), Vec::<String>::new());
+    let tally = log.tally().await.unwrap();
+    let tally: Vec<_> = tally.iter().map(|row| (row.layer.as_str(), row.label, row.lessons)).collect();
+    assert_eq!(tally, [("shared", Label::Ham, 1), ("person", Label::Ham, 2), ("person", Label::Spam, 1)]);
+    assert!(retract(&records, act).await.unwrap());
+    assert!(!retract(&records, act).await.unwrap());
+    assert_eq!(labels(&log, &bob).await, [Label::Ham]);
+    check(&log, &[]).await;
+}
+
+#[tokio::test]
+async fn what_is_over_a_bound_leaves_and_the_base_stands_for_it() {
+    let (_folder, records, log) = open().await;
+    let ann = person("ann");
+    for message in 0..10 {
+        append(&records, &new(message, label(message % 2 == 0))).await;
+        append(&records, &own(message, Label::Spam, std::slice::from_ref(&ann))).await;
+    }
+    // Of the lines that stay, some speak of lines that go.
+    append(&records, &new(1, Label::Spam)).await;
+    retract(&records, 3).await.unwrap();
+    let bound = Bound { oldest: NOW, shared: 6, others: 4 };
+    let cut = log.outgrown(&bound).await.unwrap().unwrap();
+    assert_eq!(log.rebase(cut, b"a model").await.unwrap(), 6);
+    assert_eq!(log.base().await.unwrap().unwrap(), b"a model");
+    assert_eq!(log.outgrown(&bound).await.unwrap(), None);
+    check(&log, &[(6, Label::Spam), (7, Label::Ham), (8, Label::Spam), (9, Label::Ham), (1, Label::Spam)])
+        .await;
+    assert_eq!(log.trim_layers(&bound).await.unwrap(), 6);
+    assert_eq!(labels(&log, &ann).await.len(), 4);
+    let later = Bound { oldest: NOW + time::Duration::SECOND, ..bound };
+    assert_eq!(log.outgrown(&later).await.unwrap(), Some(log.last_sequence().await.unwrap()));
+    assert_eq!(log.trim_layers(&later).await.unwrap(), 4);
 }

@@ -1,9 +1,14 @@
 //! The log of lessons: append-only, in the records store.
 //!
-//! Each line says what somebody taught, or takes such a line back. A message counts once, with the label of
-//! the last line about it that was not taken back: that line is in force. A model is the fold of the lines in force,
-//! in order. A line notes, when it is written, which others it takes out of force or puts back, so that it is known
+//! Each line says what somebody taught in a layer, or takes such a line back. In a layer a message counts once, with
+//! the label of the last line about it that was not taken back: that line is in force. What a layer has learned is the
+//! fold of its lines in force, in order. A line notes, when it is written, which others it takes out of force or puts back, so that it is known
 //! which models it leaves standing. Lines hold slots and keyed hashes, no text.
+
+mod bound;
+
+#[cfg(test)]
+mod tests;
 
 use sha2::{Digest, Sha256};
 use sqlx::sqlite::SqliteRow;
@@ -12,8 +17,10 @@ use thiserror::Error;
 use time::OffsetDateTime;
 
 use super::Records;
-use crate::learn::{Features, InvalidFeatures, Label, Lesson, MessageKey, Weight};
+use crate::learn::{Base, Features, InvalidFeatures, Label, Lesson, MessageKey, Weight};
 use crate::privacy::Pseudonym;
+
+pub use bound::Bound;
 
 /// Who taught a lesson.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,9 +49,51 @@ impl Teacher {
     }
 }
 
+/// Where a lesson is learned.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LayerName {
+    /// By all.
+    Shared,
+    /// By those of an organisation.
+    Organisation(Pseudonym),
+    /// By a person alone.
+    Person(Pseudonym),
+}
+
+impl LayerName {
+    /// Returns what the log writes.
+    pub fn to_column(&self) -> String {
+        match self {
+            LayerName::Shared => String::new(),
+            LayerName::Organisation(name) => format!("{ORGANISATION}{name}"),
+            LayerName::Person(name) => format!("{PERSON}{name}"),
+        }
+    }
+}
+
+const ORGANISATION: &str = "organisation:";
+const PERSON: &str = "person:";
+
+/// A layer in which a lesson is taught, and what those above it said of the message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taught {
+    /// Which.
+    pub layer: LayerName,
+    /// What was said above; nothing above the shared layer.
+    pub base: Base,
+}
+
+impl Taught {
+    /// The shared layer.
+    pub const SHARED: Taught =
+        Taught { layer: LayerName::Shared, base: Base { margins: [0.0; 3], lessons: 0 } };
+}
+
 /// A lesson to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NewLesson {
+    /// In which layers; at least one.
+    pub layers: Vec<Taught>,
     /// Of which message.
     pub message: MessageKey,
     /// What is said of it.
@@ -69,12 +118,14 @@ pub struct Appended {
 }
 
 /// A lesson in force and its line of the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LogEntry {
     /// The number of the line; they ascend, with gaps.
     pub sequence: i64,
     /// What a model learns.
     pub lesson: Lesson,
+    /// What the layers above said.
+    pub base: Base,
     /// Who taught it: what the log writes for a [`Teacher`].
     pub teacher: String,
     /// When.
@@ -98,7 +149,9 @@ pub struct Tally {
     /// What was said.
     pub label: Label,
     /// Who taught: `cli`, `administrator`, `automatic`, `implied` or `person`.
-    pub teacher: &'static str,
+    pub teacher: String,
+    /// Where: `shared`, `organisation` or `person`.
+    pub layer: String,
     /// How many.
     pub lessons: i64,
 }
@@ -124,6 +177,9 @@ pub enum LessonError {
     /// There is no such lesson to take back.
     #[error("there is no lesson {0}")]
     Unknown(i64),
+    /// A lesson names no layer.
+    #[error("a lesson is taught nowhere")]
+    Nowhere,
 }
 
 /// The log of lessons. Cloning shares the pool.
@@ -131,6 +187,15 @@ pub enum LessonError {
 pub struct LessonLog {
     pool: SqlitePool,
 }
+
+/// The condition that a `line` is in force in its layer.
+const IN_FORCE: &str = "
+    AND NOT EXISTS (SELECT 1 FROM lessons taken WHERE taken.retracts = line.sequence)
+    AND NOT EXISTS (
+        SELECT 1 FROM lessons later
+        WHERE later.message = line.message AND later.layer = line.layer AND later.kind = 'learn'
+          AND later.sequence > line.sequence
+          AND NOT EXISTS (SELECT 1 FROM lessons taken WHERE taken.retracts = later.sequence)) ";
 
 /// The most lines that one call of [`LessonLog::in_force_after`] returns.
 pub const MAX_BATCH: u32 = 1_000;
@@ -141,15 +206,22 @@ impl LessonLog {
         LessonLog { pool: records.pool().clone() }
     }
 
-    /// Writes a lesson inside a transaction of the caller, and returns its number for [`LessonLog::retract`].
+    /// Writes a lesson inside a transaction of the caller, a line for each layer, and returns its number for
+    /// [`LessonLog::retract`].
     ///
     /// It is written even when the same is in force already: each person's word can be taken back by itself.
     ///
     /// # Errors
     /// [`LessonError::Store`].
     pub async fn append(connection: &mut SqliteConnection, new: &NewLesson) -> Result<i64, LessonError> {
-        let ends = in_force(connection, new.message, None).await?.map(|(sequence, _)| sequence);
-        write(connection, new, ends).await
+        let mut first = None;
+        for taught in &new.layers {
+            let layer = taught.layer.to_column();
+            let ends = in_force(connection, new.message, &layer, None).await?.map(|(sequence, _)| sequence);
+            let line = write(connection, new, taught, ends, first).await?;
+            first = first.or(Some(line));
+        }
+        first.ok_or(LessonError::Nowhere)
     }
 
     /// Takes a lesson back inside a transaction of the caller; the one before it, about the same message, is
@@ -163,34 +235,42 @@ impl LessonLog {
         teacher: &Teacher,
         now: OffsetDateTime,
     ) -> Result<bool, LessonError> {
-        let message: Option<Vec<u8>> =
-            sqlx::query_scalar("SELECT message FROM lessons WHERE sequence = ? AND kind = 'learn'")
-                .bind(sequence)
-                .fetch_optional(&mut *connection)
-                .await?;
-        let message = message.ok_or(LessonError::Unknown(sequence))?;
-        let message = MessageKey(message.try_into().map_err(|_| LessonError::Malformed(sequence))?);
-        let before = in_force(connection, message, None).await?.map(|(line, _)| line);
-        let (ends, revives) = if before == Some(sequence) {
-            let next = in_force(connection, message, Some(sequence)).await?.map(|(line, _)| line);
-            (Some(sequence), next)
-        } else {
-            (None, None)
-        };
-        let written = sqlx::query(
-            "INSERT INTO lessons (kind, retracts, ends, revives, message, learned_at, teacher)
-             SELECT 'retract', ?1, ?2, ?3, ?4, ?5, ?6
-             WHERE NOT EXISTS (SELECT 1 FROM lessons WHERE retracts = ?1)",
+        let lines: Vec<(i64, Vec<u8>, String)> = sqlx::query_as(
+            "SELECT sequence, message, layer FROM lessons WHERE kind = 'learn' AND (sequence = ?1 OR origin = ?1)",
         )
         .bind(sequence)
-        .bind(ends)
-        .bind(revives)
-        .bind(message.0.as_slice())
-        .bind(now.unix_timestamp())
-        .bind(teacher.as_str())
-        .execute(connection)
+        .fetch_all(&mut *connection)
         .await?;
-        Ok(written.rows_affected() == 1)
+        if lines.is_empty() {
+            return Err(LessonError::Unknown(sequence));
+        }
+        let mut retracted = 0;
+        for (line, message, layer) in lines {
+            let message = MessageKey(message.try_into().map_err(|_| LessonError::Malformed(line))?);
+            let before = in_force(connection, message, &layer, None).await?.map(|(line, _)| line);
+            let (ends, revives) = if before == Some(line) {
+                let next = in_force(connection, message, &layer, Some(line)).await?.map(|(line, _)| line);
+                (Some(line), next)
+            } else {
+                (None, None)
+            };
+            let written = sqlx::query(
+                "INSERT INTO lessons (kind, retracts, ends, revives, message, learned_at, teacher, layer)
+                 SELECT 'retract', ?1, ?2, ?3, ?4, ?5, ?6, ?7
+                 WHERE NOT EXISTS (SELECT 1 FROM lessons WHERE retracts = ?1)",
+            )
+            .bind(line)
+            .bind(ends)
+            .bind(revives)
+            .bind(message.0.as_slice())
+            .bind(now.unix_timestamp())
+            .bind(teacher.as_str())
+            .bind(layer)
+            .execute(&mut *connection)
+            .await?;
+            retracted += written.rows_affected();
+        }
+        Ok(retracted > 0)
     }
 
     /// Writes a batch in one transaction, leaving out what is in force already.
@@ -203,20 +283,29 @@ impl LessonLog {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let mut appended = Appended::default();
         for new in batch {
-            match in_force(&mut transaction, new.message, None).await? {
-                Some((_, label)) if label == new.label => appended.already_known += 1,
-                known => {
-                    let ends = known.map(|(sequence, _)| sequence);
-                    write(&mut transaction, new, ends).await?;
-                    *if ends.is_some() { &mut appended.relabelled } else { &mut appended.learned } += 1;
+            let (mut first, mut is_relabelled) = (None, false);
+            for taught in &new.layers {
+                let layer = taught.layer.to_column();
+                let known = in_force(&mut transaction, new.message, &layer, None).await?;
+                if known.is_some_and(|(_, label)| label == new.label) {
+                    continue;
                 }
+                let ends = known.map(|(sequence, _)| sequence);
+                let line = write(&mut transaction, new, taught, ends, first).await?;
+                first = first.or(Some(line));
+                is_relabelled |= ends.is_some();
             }
+            *match (first, is_relabelled) {
+                (None, _) => &mut appended.already_known,
+                (_, true) => &mut appended.relabelled,
+                (_, false) => &mut appended.learned,
+            } += 1;
         }
         transaction.commit().await?;
         Ok(appended)
     }
 
-    /// Writes those of a batch in one transaction of whose messages nothing is in force.
+    /// Writes those of a batch in one transaction of whose messages nothing is in force in their first layer.
     ///
     /// # Errors
     /// [`LessonError::Store`]; then nothing of the batch was written.
@@ -224,34 +313,59 @@ impl LessonLog {
         let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         for new in batch {
-            if in_force(&mut transaction, new.message, None).await?.is_none() {
-                write(&mut transaction, new, None).await?;
+            let Some(taught) = new.layers.first() else { continue };
+            let layer = taught.layer.to_column();
+            if in_force(&mut transaction, new.message, &layer, None).await?.is_none() {
+                write(&mut transaction, new, taught, None, None).await?;
             }
         }
         transaction.commit().await?;
         Ok(())
     }
 
-    /// Returns the lessons after a line that are in force, in order, at most `limit` and at most [`MAX_BATCH`].
+    /// Returns the lessons after a line that are in force in the shared layer, in order, at most `limit` and at most
+    /// [`MAX_BATCH`].
     ///
     /// # Errors
     /// [`LessonError`]; a line that cannot be read is an error, for a model without it would be another.
     pub async fn in_force_after(&self, sequence: i64, limit: u32) -> Result<Vec<LogEntry>, LessonError> {
-        let rows = sqlx::query(
-            "SELECT sequence, label, features, teacher, learned_at FROM lessons line
-             WHERE sequence > ? AND kind = 'learn'
-               AND NOT EXISTS (SELECT 1 FROM lessons taken WHERE taken.retracts = line.sequence)
-               AND NOT EXISTS (
-                   SELECT 1 FROM lessons later
-                   WHERE later.message = line.message AND later.kind = 'learn' AND later.sequence > line.sequence
-                     AND NOT EXISTS (SELECT 1 FROM lessons taken WHERE taken.retracts = later.sequence))
-             ORDER BY sequence LIMIT ?",
-        )
-        .bind(sequence)
-        .bind(limit.min(MAX_BATCH))
-        .fetch_all(&self.pool)
-        .await?;
-        rows.iter().map(entry).collect()
+        let order = "ORDER BY sequence LIMIT ";
+        self.in_force_in(&LayerName::Shared, sequence, order, limit.min(MAX_BATCH)).await
+    }
+
+    /// Returns the last lessons that are in force in a layer, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// As for [`LessonLog::in_force_after`].
+    pub async fn last_in_force(&self, layer: &LayerName, limit: u32) -> Result<Vec<LogEntry>, LessonError> {
+        let mut entries = self.in_force_in(layer, 0, "ORDER BY sequence DESC LIMIT ", limit).await?;
+        entries.reverse();
+        Ok(entries)
+    }
+
+    async fn in_force_in(
+        &self,
+        layer: &LayerName,
+        sequence: i64,
+        order: &str,
+        limit: u32,
+    ) -> Result<Vec<LogEntry>, LessonError> {
+        let mut query = sqlx::QueryBuilder::new(
+            "SELECT sequence, label, features, teacher, learned_at, base FROM lessons line
+             WHERE kind = 'learn' AND layer = ",
+        );
+        query.push_bind(layer.to_column()).push(" AND sequence > ").push_bind(sequence);
+        query.push(IN_FORCE).push(order).push_bind(limit);
+        query.build().fetch_all(&self.pool).await?.iter().map(entry).collect()
+    }
+
+    /// Returns the layers, but the shared one, of which there are lines after `sequence`, as the log writes them.
+    ///
+    /// # Errors
+    /// [`LessonError::Store`].
+    pub async fn layers_after(&self, sequence: i64) -> Result<Vec<String>, LessonError> {
+        let query = "SELECT DISTINCT layer FROM lessons WHERE sequence > ? AND layer <> ''";
+        Ok(sqlx::query_scalar(query).bind(sequence).fetch_all(&self.pool).await?)
     }
 
     /// Forgets lessons: they are taken back, none of them comes back, and what the lines said of a message and of a
@@ -288,38 +402,35 @@ impl LessonLog {
         Ok(lines.len() as u64)
     }
 
-    /// Counts the lessons in force by label and kind of teacher.
+    /// Counts the lessons in force by layer, label and kind of teacher.
     ///
     /// # Errors
     /// [`LessonError`].
     pub async fn tally(&self) -> Result<Vec<Tally>, LessonError> {
-        let mut tally: Vec<Tally> = Vec::new();
-        let mut sequence = 0;
-        loop {
-            let entries = self.in_force_after(sequence, MAX_BATCH).await?;
-            let Some(last) = entries.last() else { return Ok(tally) };
-            sequence = last.sequence;
-            for entry in &entries {
-                let named = ["cli", "administrator", "automatic", "implied"]
-                    .into_iter()
-                    .find(|name| *name == entry.teacher);
-                let (teacher, label) = (named.unwrap_or("person"), entry.lesson.label);
-                match tally.iter_mut().find(|row| row.teacher == teacher && row.label == label) {
-                    Some(row) => row.lessons += 1,
-                    None => tally.push(Tally { label, teacher, lessons: 1 }),
-                }
-            }
-        }
+        let mut query = sqlx::QueryBuilder::new(
+            "SELECT CASE WHEN layer = '' THEN 'shared' ELSE substr(layer, 1, instr(layer, ':') - 1) END AS place, label,
+                    CASE WHEN teacher IN ('cli', 'administrator', 'automatic', 'implied') THEN teacher ELSE 'person' END
+                        AS who,
+                    count(*)
+             FROM lessons line WHERE kind = 'learn'",
+        );
+        query.push(IN_FORCE).push("GROUP BY place, label, who ORDER BY place DESC, label, who");
+        let rows: Vec<(String, String, String, i64)> = query.build_query_as().fetch_all(&self.pool).await?;
+        let tally = |(layer, label, teacher, lessons): (String, String, String, i64)| {
+            let label = Label::from_name(&label).ok_or(LessonError::Malformed(0))?;
+            Ok(Tally { label, teacher, layer, lessons })
+        };
+        rows.into_iter().map(tally).collect()
     }
 
-    /// Returns the oldest line that later ones than `sequence` took out of force, or put into force again. A model
+    /// Returns the oldest line of the shared layer that later ones than `sequence` took out of force, or put into force again. A model
     /// that was folded up to `sequence` holds as long as there is none, or only one after it.
     ///
     /// # Errors
     /// [`LessonError::Store`].
     pub async fn disturbed_after(&self, sequence: i64) -> Result<Option<i64>, LessonError> {
         let query = "SELECT min(min(coalesce(ends, revives), coalesce(revives, ends))) FROM lessons
-                     WHERE sequence > ?";
+                     WHERE sequence > ? AND layer = ''";
         Ok(sqlx::query_scalar(query).bind(sequence).fetch_one(&self.pool).await?)
     }
 
@@ -350,19 +461,21 @@ impl LessonLog {
     }
 }
 
-/// Returns the last line about a message that was not taken back; `without` is passed over.
+/// Returns the last line about a message in a layer that was not taken back; `without` is passed over.
 async fn in_force(
     connection: &mut SqliteConnection,
     message: MessageKey,
+    layer: &str,
     without: Option<i64>,
 ) -> Result<Option<(i64, Label)>, LessonError> {
     let row = sqlx::query(
         "SELECT sequence, label FROM lessons line
-         WHERE message = ? AND kind = 'learn' AND sequence IS NOT ?
+         WHERE message = ? AND layer = ? AND kind = 'learn' AND sequence IS NOT ?
            AND NOT EXISTS (SELECT 1 FROM lessons taken WHERE taken.retracts = line.sequence)
          ORDER BY sequence DESC LIMIT 1",
     )
     .bind(message.0.as_slice())
+    .bind(layer)
     .bind(without)
     .fetch_optional(connection)
     .await?;
@@ -375,11 +488,14 @@ async fn in_force(
 async fn write(
     connection: &mut SqliteConnection,
     new: &NewLesson,
+    taught: &Taught,
     ends: Option<i64>,
+    origin: Option<i64>,
 ) -> Result<i64, LessonError> {
+    let is_shared = taught.layer == LayerName::Shared;
     let written = sqlx::query(
-        "INSERT INTO lessons (kind, ends, label, message, features, learned_at, teacher)
-         VALUES ('learn', ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO lessons (kind, ends, label, message, features, learned_at, teacher, layer, base, origin)
+         VALUES ('learn', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(ends)
     .bind(new.label.as_str())
@@ -387,6 +503,9 @@ async fn write(
     .bind(new.features.encode())
     .bind(new.learned_at.unix_timestamp())
     .bind(new.teacher.as_str())
+    .bind(taught.layer.to_column())
+    .bind((!is_shared).then(|| taught.base.encode().to_vec()))
+    .bind(origin)
     .execute(connection)
     .await?;
     Ok(written.last_insert_rowid())
@@ -408,5 +527,8 @@ fn entry(row: &SqliteRow) -> Result<LogEntry, LessonError> {
         .map_err(|_| LessonError::Malformed(sequence))?;
     let hour = learned_at.unix_timestamp() / 3_600;
     let lesson = Lesson { label, features, weight, teacher: number, hour };
-    Ok(LogEntry { sequence, lesson, teacher: teacher.to_owned(), learned_at })
+    let base: Option<&[u8]> = row.try_get("base")?;
+    let base = base.map(|base| Base::decode(base).ok_or(LessonError::Malformed(sequence))).transpose()?;
+    let base = base.unwrap_or_default();
+    Ok(LogEntry { sequence, lesson, base, teacher: teacher.to_owned(), learned_at })
 }

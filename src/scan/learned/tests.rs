@@ -6,10 +6,14 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
-use super::Learned;
-use crate::learn::{FeatureKey, Label, Model};
+use super::{By, Learned, Sharing};
+use crate::learn::{Label, MessageKey, Model};
+use crate::mail::{Address, Recipient};
 use crate::message::parse;
-use crate::store::{Forget, LessonLog, Memory, Records, State, StateError, Teacher};
+use crate::privacy::InstallationKey;
+use crate::store::{
+    Bound, Forget, LessonLog, Memory, NewLesson, Records, State, StateError, Taught, Teacher,
+};
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -31,7 +35,7 @@ impl House {
     }
 
     async fn open_with(&self, state: Arc<dyn State>) -> Learned {
-        Learned::open(&self.records, state, FeatureKey::from_bytes([4; 32])).await.unwrap()
+        Learned::open(&self.records, state, &InstallationKey::new([4; 32])).await.unwrap()
     }
 }
 
@@ -46,7 +50,7 @@ async fn teach(learned: &Learned, count: usize) {
         (Label::Spam, "Claim your prize", "You won lottery money, send bank details"),
         (Label::Ham, "Minutes", "We talked about the agenda on Tuesday"),
     ] {
-        learned.learn(label, mails(subject, text, count), Teacher::Cli, NOW).await.unwrap();
+        learned.learn(label, mails(subject, text, count), &By::All(Teacher::Cli), NOW).await.unwrap();
     }
 }
 
@@ -85,7 +89,7 @@ async fn a_snapshot_saves_the_fold_and_changes_nothing() {
     learned.store().await.unwrap();
     let second = house.open().await;
     assert_eq!(second.model().lessons(), (10, 10), "the snapshot is in service at once");
-    second.learn(Label::Spam, mails("More", "of it", 5), Teacher::Cli, NOW).await.unwrap();
+    second.learn(Label::Spam, mails("More", "of it", 5), &By::All(Teacher::Cli), NOW).await.unwrap();
     let model = second.load().await.unwrap();
     assert_eq!(model.lessons(), (10, 15));
     check(&house, &model).await;
@@ -187,7 +191,14 @@ async fn a_lesson_taken_back_leaves_the_model_in_service() {
     teach(&learned, 4).await;
     learned.load().await.unwrap();
     let message = parse(b"Subject: one more\r\n\r\nwords\r\n");
-    let lesson = learned.lesson(&message, None, Label::Ham, Teacher::Cli, NOW);
+    let lesson = NewLesson {
+        layers: vec![Taught::SHARED],
+        message: MessageKey::of(&message, learned.key()),
+        label: Label::Ham,
+        features: learned.extract(&message, None).features,
+        teacher: Teacher::Cli,
+        learned_at: NOW,
+    };
     let mut connection = house.records.pool().acquire().await.unwrap();
     let sequence = LessonLog::append(&mut connection, &lesson).await.unwrap();
     assert_eq!(learned.load().await.unwrap().lessons(), (5, 4));
@@ -207,7 +218,7 @@ async fn what_is_forgotten_is_folded_from_the_newest_snapshot_that_stands() {
     learned.store().await.unwrap();
     // A snapshot of before is of use; one of after holds what is forgotten, and is passed over.
     house.state.put("model-10000", &house.state.get("model").unwrap().unwrap()).unwrap();
-    learned.learn(Label::Spam, mails("More", "of it", 3), Teacher::Cli, NOW).await.unwrap();
+    learned.learn(Label::Spam, mails("More", "of it", 3), &By::All(Teacher::Cli), NOW).await.unwrap();
     let end = learned.load().await.unwrap().sequence();
     learned.store().await.unwrap();
     assert_eq!(learned.forget(&Forget::Line(end - 1), NOW).await.unwrap(), 1);
@@ -227,7 +238,7 @@ async fn the_audit_finds_the_lesson_that_all_others_contradict() {
     let learned = house.open().await;
     teach(&learned, 40).await;
     let wrong = mails("Claim your prize", "You won lottery money, send bank details, number", 1);
-    learned.learn(Label::Ham, wrong, Teacher::Cli, NOW).await.unwrap();
+    learned.learn(Label::Ham, wrong, &By::All(Teacher::Cli), NOW).await.unwrap();
     let found = learned.audit(3).await.unwrap();
     assert_eq!(
         found.first().map(|lesson| (lesson.sequence, lesson.label)),
@@ -249,7 +260,7 @@ async fn a_report_teaches_others_of_which_nobody_spoke_for_a_day() {
         let extracted = learned.extract(&message, None);
         let score = learned.model().judge(&extracted).unwrap().score;
         let judged = Some(crate::scan::Judged { score, features: Arc::new(extracted.features) });
-        crate::scan::Scanned { scan: crate::verdict::Scan::default(), message, judged }
+        crate::scan::Scanned { message, judged, ..crate::scan::Scanned::exempt() }
     };
     let implied = async || {
         let tally = learned.log().tally().await.unwrap();
@@ -277,4 +288,98 @@ async fn a_report_teaches_others_of_which_nobody_spoke_for_a_day() {
     let model = learned.load().await.unwrap();
     assert_eq!(model.lessons(), (5, 5), "they are no lessons that somebody gave");
     check(&house, &model).await;
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+/// How a message is judged for somebody; `None` where they have no layer.
+async fn judged_for(learned: &Learned, person: &str, raw: &[u8]) -> Option<f64> {
+    let recipients: Vec<Recipient> = vec![address(person).into()];
+    let apart = learned.layers_of(&recipients).await.unwrap().pop()?;
+    let extracted = learned.extract(&parse(raw), None);
+    Some(learned.model().judge_for(&extracted, &apart.layers).unwrap().score)
+}
+
+#[tokio::test]
+async fn what_a_person_teaches_is_theirs_unless_policy_shares_it() {
+    let message =
+        b"From: a@example.org\r\nSubject: Minutes\r\n\r\nWe talked about the agenda on Tuesday 99\r\n";
+    for (sharing, others) in [(Sharing::Person, 0), (Sharing::Organisation, 1), (Sharing::Everyone, 2)] {
+        let house = House::new().await;
+        let learned = house.open().await;
+        teach(&learned, 30).await;
+        let before = learned.load().await.unwrap();
+        let shared = |model: &Model| model.judge(&learned.extract(&parse(message), None)).unwrap().score;
+        let was = shared(&before);
+        assert!(was < -2.0 && judged_for(&learned, "ann@example.org", message).await.is_none());
+        let by = By::Person(address("Ann@example.org"), sharing);
+        // Ann does not want what all others want.
+        let unwanted = mails("Minutes", "We talked about the agenda on Tuesday", 20);
+        learned.learn(Label::Spam, unwanted, &by, NOW).await.unwrap();
+        let after = learned.load().await.unwrap();
+        let ann = judged_for(&learned, "ann@example.org", message).await.unwrap();
+        assert!(ann > 2.0, "{sharing:?}: {ann}");
+        let bob = judged_for(&learned, "bob@example.org", message).await;
+        assert_eq!(bob.is_some(), others >= 1, "{sharing:?}");
+        assert!(bob.is_none_or(|bob| bob > was + 2.0));
+        assert!(judged_for(&learned, "carl@example.net", message).await.is_none());
+        assert_eq!(shared(&after) > was, others == 2, "{sharing:?}");
+        // Taking it back leaves nothing, in whatever layers it was; and a layer is the same after a restart.
+        let reopened = house.open().await;
+        reopened.load().await.unwrap();
+        assert_eq!(judged_for(&reopened, "ann@example.org", message).await, Some(ann));
+        let person = Forget::Teacher(learned.teacher(&address("ann@example.org")));
+        assert_eq!(learned.forget(&person, NOW).await.unwrap(), 20 * (others + 1));
+        let after = learned.load().await.unwrap();
+        assert_eq!(shared(&after), was);
+        let empty = judged_for(&learned, "ann@example.org", message).await.unwrap();
+        assert!((empty - was).abs() < 1e-5, "{empty} {was}");
+    }
+}
+
+#[tokio::test]
+async fn a_person_alone_teaches_an_empty_installation_for_themselves() {
+    let house = House::new().await;
+    let learned = house.open().await;
+    let by = By::Person(address("ann@example.org"), Sharing::Person);
+    for (label, subject, text) in
+        [(Label::Spam, "Claim your prize", "You won lottery money"), (Label::Ham, "Minutes", "We talked")]
+    {
+        learned.learn(label, mails(subject, text, 20), &by, NOW).await.unwrap();
+    }
+    assert_eq!(learned.load().await.unwrap().lessons(), (0, 0));
+    let judge = async |text: &str| {
+        let raw = format!("From: a@example.org\r\nSubject: {text}\r\n\r\n{text}\r\n");
+        judged_for(&learned, "ann@example.org", raw.as_bytes()).await.unwrap()
+    };
+    assert!(judge("Claim your prize").await > 2.0 && judge("Minutes").await < -2.0);
+}
+
+#[tokio::test]
+async fn what_leaves_the_log_stays_learned() {
+    let house = House::new().await;
+    let learned = house.open().await;
+    teach(&learned, 30).await;
+    let whole = learned.load().await.unwrap();
+    let bound = Bound { oldest: NOW, shared: 20, others: 10 };
+    assert_eq!(learned.bound(&bound).await.unwrap(), 40);
+    assert_eq!(learned.log().count().await.unwrap(), 20);
+    assert_eq!(learned.bound(&bound).await.unwrap(), 0);
+    // The model is the same, folded from the base and the lines that are left, with or without its snapshots.
+    for state in [Arc::clone(&house.state), Arc::new(Memory::default())] {
+        let reopened = house.open_with(state).await;
+        assert!(*reopened.load().await.unwrap() == *whole);
+        assert!(*reopened.rebuild().await.unwrap() == *whole);
+    }
+    teach(&learned, 31).await;
+    let more = learned.load().await.unwrap();
+    assert_eq!(more.lessons(), (41, 31 + 30), "who comes again after leaving counts again");
+    assert_eq!(learned.bound(&Bound { oldest: NOW, shared: 5, others: 5 }).await.unwrap(), 57);
+    assert!(*house.open_with(Arc::new(Memory::default())).await.load().await.unwrap() == *more);
+    // A base that cannot be read is left out, and said in the log; the rest is folded.
+    sqlx::query("UPDATE lesson_base SET model = x'00'").execute(house.records.pool()).await.unwrap();
+    let left = house.open_with(Arc::new(Memory::default())).await.load().await.unwrap();
+    assert_eq!(left.lessons(), (0, 5));
 }
