@@ -117,6 +117,12 @@ fn gateway(
         journal: stores.journal.clone(),
         unscanned: config.scan_exempt_networks.clone().into(),
         implies: config.learn_implied,
+        learns_by_itself: config.learn_automatic,
+        traps: if direction == Direction::Inbound {
+            config.learn_traps.clone().into()
+        } else {
+            Arc::default()
+        },
         pseudonyms: stores.pseudonyms.clone(),
         clock: Arc::clone(&stores.clock),
     })

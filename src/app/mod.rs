@@ -10,6 +10,7 @@ mod door;
 mod folder;
 mod journal;
 mod listeners;
+mod mailbox;
 mod rules;
 mod task;
 
@@ -67,6 +68,7 @@ pub struct App {
     notices: Arc<ArcSwap<Sender>>,
     stop: watch::Sender<bool>,
     retention: JoinHandle<()>,
+    mailboxes: JoinHandle<()>,
     follower: JoinHandle<()>,
     web_server: JoinHandle<()>,
     _lock: Lock,
@@ -137,6 +139,12 @@ impl App {
             },
         });
 
+        let mailboxes = mailbox::Mailboxes {
+            list: config.learn_maildirs.clone(),
+            learned: stores.learned.clone(),
+            sharing: config.learn_share,
+            most_bytes: config.smtp.max_message_bytes,
+        };
         let lessons = task::Lessons {
             learned: stores.learned.clone(),
             retention: config.learn_retention,
@@ -151,6 +159,7 @@ impl App {
             config: config.clone(),
             deliveries: Deliveries::start(outbox),
             retention: tokio::spawn(task::purge(quarantine.clone(), stores.accounts.clone(), lessons)),
+            mailboxes: tokio::spawn(mailbox::watch(mailboxes, stopped.clone())),
             follower: tokio::spawn(task::follow(stores.learned.clone(), stopped.clone())),
             web_server: tokio::spawn(task::serve_web(web_listener, router, stopped)),
             stores,
@@ -241,6 +250,7 @@ impl App {
         if let Err(error) = self.stores.journal.flush().await {
             tracing::error!(error = error_chain(&error), "the journal could not be written to its end");
         }
+        report_panic(self.mailboxes.await);
         report_panic(self.follower.await);
         match tokio::time::timeout(WEB_GRACE, self.web_server).await {
             Ok(ended) => report_panic(ended),
@@ -266,6 +276,7 @@ fn keep_what_cannot_change(old: &Config, new: &mut Config) -> Vec<&'static str> 
         ("data_dir", keep(&old.data_dir, &mut new.data_dir)),
         ("mail_from", keep(&old.mail_from, &mut new.mail_from)),
         ("learn.share", keep(&old.learn_share, &mut new.learn_share)),
+        ("learn.maildir", keep(&old.learn_maildirs, &mut new.learn_maildirs)),
         ("learn.retention", keep(&old.learn_retention, &mut new.learn_retention)),
         ("learn.max_lessons", keep(&old.learn_max_lessons, &mut new.learn_max_lessons)),
         ("log", keep(&old.log, &mut new.log)),

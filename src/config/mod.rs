@@ -25,13 +25,13 @@ use url::Url;
 
 use crate::ingress::ListenAddress;
 use crate::ingress::tls::CertificateFiles;
-use crate::mail::Direction;
+use crate::mail::{Address, Direction};
 use crate::message::Mailbox;
 use crate::scan::Sharing;
 
 pub use problem::{ConfigError, Problem, Problems};
 pub use reference::reference;
-pub use way::{Auth, Listener, Route, Target, Way};
+pub use way::{Auth, Listener, MaildirPair, Route, Target, Way};
 
 /// The files of TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +157,12 @@ pub struct Config {
     pub scan_timeout: Duration,
     /// Whether reports teach messages of which nobody spoke.
     pub learn_implied: bool,
+    /// Whether messages on which all agree teach.
+    pub learn_automatic: bool,
+    /// Addresses that nobody uses.
+    pub learn_traps: Vec<Address>,
+    /// Maildirs that are learned from.
+    pub learn_maildirs: Vec<MaildirPair>,
     /// Who is taught by what a person says of their own mail.
     pub learn_share: Sharing,
     /// How long lessons stay in the log, and how many.

@@ -12,6 +12,17 @@ use crate::relay::NextHop;
 use crate::relay::tls::TlsPolicy;
 use crate::smtp::server::Kind;
 
+/// Maildirs into which people put what is spam and what is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaildirPair {
+    /// Wanted mail.
+    pub ham: PathBuf,
+    /// Spam.
+    pub spam: PathBuf,
+    /// Whose they are; nobody's in particular where it is not said.
+    pub person: Option<Address>,
+}
+
 /// A listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {

@@ -40,7 +40,7 @@ pub use transaction::Transaction;
 
 use crate::ingress;
 use crate::journal::Journal;
-use crate::mail::Direction;
+use crate::mail::{Address, Direction};
 use crate::policy::Policy;
 use crate::privacy::PseudonymKey;
 use crate::quarantine::Quarantine;
@@ -69,6 +69,10 @@ pub struct Gateway {
     pub unscanned: Arc<[IpNet]>,
     /// Whether messages are remembered for what reports of others imply.
     pub implies: bool,
+    /// Whether messages on which all agree teach.
+    pub learns_by_itself: bool,
+    /// Addresses that nobody uses: what is sent to them is spam.
+    pub traps: Arc<[Address]>,
     /// The policy of the direction.
     pub policy: Arc<Policy>,
     /// What is written into the header of what passes.

@@ -18,17 +18,21 @@ use super::{Gateway, trace};
 use crate::ingress::Handler;
 use crate::journal::{Attempt, BodyHash, Standing};
 use crate::mail::{
-    Client, Direction, EnhancedCode, Envelope, Mail, Protocol, Recipient, Reply, TransactionId,
+    Address, Client, Direction, EnhancedCode, Envelope, Mail, Protocol, Recipient, Reply, TransactionId,
 };
 use crate::metrics::{Counter, Histogram};
 use crate::policy;
 use crate::relay::{self, Begun, Relay};
 use crate::scan::{Busy, Met, Scanned};
 use crate::smtp::server::{Answer, Offers, SignIn, SignInAnswer};
-use crate::verdict::{Disposition, Scan};
+use crate::verdict::{Disposition, Finding, Scan, Symbol};
 
 /// Bodies from this size on are hashed off the async threads: about half a millisecond.
 const LONG_BODY_BYTES: usize = 512 * 1024;
+
+/// The finding of a message that was sent to a trap as well.
+const TRAPPED: Symbol = Symbol::fixed("SPAM_TRAP");
+const TRAP_POINTS: f64 = 5.0;
 
 /// The transaction of one session: none open, or one that the next hop has begun.
 pub struct Transaction {
@@ -104,6 +108,12 @@ impl Handler for Transaction {
         let known = open.envelope.recipients.iter().position(|known| known.address == recipient.address);
         if let Some(place) = known {
             open.accepted.push(place);
+            return Reply::new(250, EnhancedCode(2, 1, 5), "Ok");
+        }
+        if self.gateway.is_trap(&recipient.address) {
+            // The next hop does not know it.
+            open.accepted.push(open.envelope.recipients.len());
+            open.envelope.recipients.push(recipient.clone());
             return Reply::new(250, EnhancedCode(2, 1, 5), "Ok");
         }
         match open.relay.rcpt(recipient).await {
@@ -234,7 +244,18 @@ impl Gateway {
         if self.unscanned.iter().any(|network| network.contains(&peer)) {
             return Ok(Scanned::exempt());
         }
-        self.scanner.scan(body.clone(), envelope, Met::InSession).await
+        let mut scanned = self.scanner.scan(body.clone(), envelope, Met::InSession).await?;
+        if envelope.recipients.iter().any(|recipient| self.is_trap(&recipient.address)) {
+            let text = "It was also sent to an address that nobody uses, and that is there to catch spam.";
+            scanned.scan.findings.push(Finding::new(TRAPPED, TRAP_POINTS, text));
+        }
+        Ok(scanned)
+    }
+
+    /// Whether nobody uses an address, and what is sent there is spam.
+    fn is_trap(&self, address: &Address) -> bool {
+        !self.traps.is_empty()
+            && self.traps.iter().any(|trap| trap.to_normalized() == address.to_normalized())
     }
 
     /// Applies policy to every recipient that has no fate; says also whether the message is marked as spam.
@@ -245,12 +266,19 @@ impl Gateway {
         speaks: Speaks,
         fates: &[Option<Fate>],
     ) -> (Vec<Option<Step>>, bool) {
-        let mut dispositions = Vec::new();
+        let (mut dispositions, mut is_trapped) = (Vec::new(), false);
         for (place, recipient) in envelope.recipients.iter().enumerate() {
             if fates.get(place).is_none_or(Option::is_some) {
                 continue;
             }
-            let disposition = policy::decide(&scanned.scan_for(place), &self.policy, &recipient.address);
+            let is_trap = self.is_trap(&recipient.address);
+            is_trapped |= is_trap;
+            // Nobody else would hold it.
+            let disposition = match policy::decide(&scanned.scan_for(place), &self.policy, &recipient.address)
+            {
+                Disposition::Deliver | Disposition::Tag if is_trap => Disposition::Quarantine,
+                disposition => disposition,
+            };
             Counter::Dispositions.increment(&[
                 ("direction", envelope.direction.as_str()),
                 ("disposition", disposition.as_str()),
@@ -262,6 +290,9 @@ impl Gateway {
         let is_settled = is_kept || dispositions.iter().all(|disposition| disposition.is_relayed());
         if self.implies && is_settled && envelope.direction == Direction::Inbound {
             self.scanner.learned().remember(scanned, is_kept, (self.clock)());
+        }
+        if is_settled && envelope.direction == Direction::Inbound && (is_trapped || self.learns_by_itself) {
+            self.scanner.learned().teach_itself(scanned, is_trapped, (self.clock)());
         }
         let mut steps = plan(&dispositions, speaks, dispositions.len() < fates.len()).into_iter();
         (fates.iter().map(|fate| if fate.is_none() { steps.next() } else { None }).collect(), flagged)

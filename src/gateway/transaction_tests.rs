@@ -217,6 +217,8 @@ impl House {
             relay: Relay::new(crate::relay::Config::new(next_hop, "gw.example")),
             scanner: Scanner::new(config, rules, learned).unwrap(),
             unscanned: Arc::new(["0.0.0.0/0".parse().unwrap()]),
+            learns_by_itself: false,
+            traps: Arc::new([Address::parse("Trap@example.org").unwrap()]),
             implies: true,
             policy: policy(100.0, &[]),
             marking: Marking::Id,

@@ -7,6 +7,7 @@
 //!
 //! The [`Model`] is shared by all; a [`Layer`] holds what one person or one organisation taught on top of it.
 
+mod automatic;
 mod bayes;
 mod calibration;
 mod extract;
@@ -30,6 +31,7 @@ mod attack_tests;
 #[cfg(test)]
 mod tests;
 
+pub use automatic::{Automatic, sure_label};
 pub use extract::{Extracted, MessageKey, extract};
 pub use features::{Features, InvalidFeatures, MAX_ENCODED_BYTES, MAX_SLOTS, View};
 pub use hash::FeatureKey;

@@ -41,6 +41,8 @@ pub struct Opinion {
     pub probability: f64,
     /// What it amounts to.
     pub state: State,
+    /// The score up to which it amounts to ham.
+    pub ham_to: f64,
     /// The score from which on it amounts to spam.
     pub spam_from: f64,
     /// Of spam, by the Bayes filter alone.
@@ -112,6 +114,7 @@ mod tests {
             score,
             probability: 0.5,
             state: State::Unsure,
+            ham_to: 0.0,
             spam_from,
             bayes: 0.5,
             for_spam: Vec::new(),

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 pub use audit::Contradicted;
 pub use learned::{Apart, By, LAYER_LESSONS, LAYERS, Learned, LearnedError, Sharing};
 
-use crate::learn::{self, Features, Opinion};
+use crate::learn::{self, Features, Label, Opinion};
 use crate::mail::{Direction, Envelope};
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Histogram};
@@ -91,6 +91,8 @@ pub struct Judged {
     pub score: f64,
     /// Its features.
     pub features: Arc<Features>,
+    /// What it is where rules and both models agree with a margin.
+    pub sure: Option<Label>,
 }
 
 /// The finding of a message that was not scanned, since a written exemption says so.
@@ -239,16 +241,19 @@ impl Shared {
             let own = own.collect::<Vec<_>>();
             (opinion, own, extracted.features)
         });
-        let (opinion, own, features) = learned.unwrap_or_default();
-        let judged =
-            opinion.as_ref().map(|opinion| Judged { score: opinion.score, features: Arc::new(features) });
+        let mut judged = None;
+        let (opinion, own) = learned.map_or((None, Vec::new()), |(opinion, own, features)| {
+            let score = opinion.as_ref().map_or(0.0, |opinion| opinion.score);
+            judged = Some(Judged { score, features: Arc::new(features), sure: None });
+            (opinion, own)
+        });
         let rules = self.rules.load();
         let set = rules.of(envelope.direction);
         // What was learned is weighed once: by the rules that ask for it, or else by the filter itself.
         scan.findings.extend(opinion.as_ref().filter(|_| !set.weighs_learned()).map(Opinion::finding));
         let evaluation = guarded(&mut scan, "rules", || {
             let evidence = Evidence {
-                bayes: opinion.map(|opinion| opinion.bayes),
+                bayes: opinion.as_ref().map(|opinion| opinion.bayes),
                 authentication: Authentication::read(&message, &rules.organisation.authserv_ids),
             };
             set.evaluate(&Subject {
@@ -263,6 +268,13 @@ impl Shared {
             if !evaluation.exceeded.is_empty() {
                 tracing::warn!(rules = evaluation.exceeded.join(" "), "rules took too long and were stopped");
                 scan.degraded.push(Degraded { analyser: "rules", reason: "time" });
+            }
+            if let (Some(judged), Some(opinion), true) =
+                (&mut judged, &opinion, evaluation.exceeded.is_empty())
+            {
+                let points = evaluation.findings.iter().map(|finding| finding.score.points()).sum();
+                let (ham, spam) = self.learned.model().lessons();
+                judged.sure = learn::sure_label(opinion, points, ham.saturating_add(spam));
             }
             scan.findings.extend(evaluation.findings);
         }
@@ -295,7 +307,6 @@ fn raw_text(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learn::Label;
     use crate::mail::{Address, Client, Mail, TransactionId};
     use crate::privacy::InstallationKey;
     use crate::rules;

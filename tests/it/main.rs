@@ -16,6 +16,7 @@ mod door;
 mod evaluate;
 mod faithful;
 mod faults;
+mod learning;
 mod milter;
 mod next_hop;
 mod parts;

@@ -24,8 +24,8 @@ use super::labelled;
 use crate::app;
 use crate::config::Config;
 use crate::learn::{
-    self, Extracted, FeatureKey, Label, Lesson, MessageKey, Model, Scored, State, Unspoken, UnspokenRings,
-    Weight,
+    self, Automatic, Extracted, FeatureKey, Label, Lesson, MessageKey, Model, Scored, State, Unspoken,
+    UnspokenRings, Weight,
 };
 use crate::mail::{Client, Direction, Envelope, Mail, TransactionId};
 use crate::message;
@@ -56,6 +56,9 @@ pub(super) struct Arguments {
     /// Whether rules, the built-in and the configured ones for inbound mail, speak too, or alone.
     #[arg(long, value_enum, default_value_t = Rules::Off)]
     rules: Rules,
+    /// Also learn by itself, as `learn.automatic` does, of messages of which nobody speaks. An hour has passed after 100.
+    #[arg(long, requires = "rules")]
+    automatic: bool,
     /// Run these filters over the same list in the same way, and put them beside. They must be installed.
     #[arg(long, value_enum, value_delimiter = ',', conflicts_with_all = ["starts", "orders", "split", "json", "scores"])]
     compare: Vec<Name>,
@@ -130,6 +133,8 @@ struct Judged {
     probability: f64,
     state: State,
     is_kept: bool,
+    /// What all agree that it is.
+    sure: Option<Label>,
 }
 
 /// What judges and learns.
@@ -239,7 +244,13 @@ impl Evaluation<'_> {
                 let said = peer.judge(&raw)?;
                 self.classifying += began.elapsed();
                 let state = if said.is_spam { State::Spam } else { State::Unsure };
-                return Ok(Judged { score: said.score, probability: 0.5, state, is_kept: said.is_spam });
+                return Ok(Judged {
+                    score: said.score,
+                    probability: 0.5,
+                    state,
+                    is_kept: said.is_spam,
+                    sure: None,
+                });
             }
         };
         let began = Instant::now();
@@ -252,17 +263,22 @@ impl Evaluation<'_> {
             Rules::Only => sample.points,
         };
         let probability = opinion.as_ref().map_or(0.5, |opinion| opinion.probability);
+        let (ham, spam) = model.lessons();
+        let sure = opinion
+            .as_ref()
+            .and_then(|said| learn::sure_label(said, sample.points, ham.saturating_add(spam)));
         let state = opinion.map_or(State::Unsure, |opinion| opinion.state);
         let is_kept = match self.arguments.rules {
             Rules::Off => state == State::Spam,
             Rules::On | Rules::Only => score >= self.threshold,
         };
-        Ok(Judged { score, probability, state, is_kept })
+        Ok(Judged { score, probability, state, is_kept, sure })
     }
 
     /// Judges and learns messages in an order.
     fn in_order(&mut self, mut filter: Filter, order: &[usize]) -> anyhow::Result<Vec<(usize, Judged)>> {
         let mut waiting: VecDeque<usize> = VecDeque::new();
+        let mut automatic = Automatic::default();
         let mut judged = Vec::with_capacity(order.len());
         let bar = ProgressBar::new(order.len() as u64)
             .with_style(ProgressStyle::with_template("judging [{bar:40}] {pos}/{len}  {eta}")?);
@@ -288,6 +304,9 @@ impl Evaluation<'_> {
                 Feedback::Partial(share) if self.chance(place, "spoken of") < share => {
                     self.learn(&mut filter, place)?;
                 }
+                Feedback::Partial(_) if self.arguments.automatic => {
+                    self.learn_by_itself(&mut filter, place, found, &mut automatic);
+                }
                 Feedback::Partial(_) => {}
                 Feedback::Mistakes { missed, lost } => {
                     self.hear_of_mistakes(&mut filter, place, found, [missed, lost])?;
@@ -296,6 +315,19 @@ impl Evaluation<'_> {
         }
         bar.finish_and_clear();
         Ok(judged)
+    }
+
+    /// Learns what all agree on.
+    fn learn_by_itself(&self, filter: &mut Filter, place: usize, found: Judged, automatic: &mut Automatic) {
+        const MESSAGES_AN_HOUR: usize = 100;
+        let hour = i64::try_from(place / MESSAGES_AN_HOUR).unwrap_or_default();
+        if let (Filter::Ours(model, _), Some(sample), Some(label)) =
+            (filter, self.samples.get(place), found.sure)
+            && automatic.take(label, hour)
+        {
+            let features = sample.extracted.features.clone();
+            model.learn(&Lesson { label, features, weight: Weight::Half, teacher: 0, hour: 0 });
+        }
     }
 
     /// Learns a message if it was a mistake that somebody reports, and what follows from that for others.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::{DAY, HOUR, Key};
 use crate::config::value;
 use crate::mail::{Address, Direction, Domain, InvalidAddress};
-use crate::scan::Sharing;
 
 pub(super) static FIRST: [Key; 4] = [
     Key {
@@ -59,7 +58,7 @@ pub(super) static FIRST: [Key; 4] = [
     },
 ];
 
-pub(super) static LAST: [Key; 19] = [
+pub(super) static LAST: [Key; 15] = [
     Key {
         name: "scan.authserv_ids",
         default: "[]",
@@ -92,34 +91,6 @@ pub(super) static LAST: [Key; 19] = [
         default: "\"\"",
         meaning: "A folder of your own rules (*.cf, in SpamAssassin's language), read after the built-in ones.",
         set: |c, v| value::path(v).map(|x| c.rules_dir = x),
-    },
-    Key {
-        name: "learn.implied",
-        default: "true",
-        meaning: "Whether a report also teaches others: who releases a kept message has likely seen what else was kept a\n\
-                  day ago or longer, so a few of those count as spam, at half weight. For this the features of the last\n\
-                  600 messages are in memory: keyed hashes, no text.",
-        set: |c, v| value::truth(v).map(|x| c.learn_implied = x),
-    },
-    Key {
-        name: "learn.share",
-        default: "\"person\"",
-        meaning: "Who is taught by what a person says of their own mail: \"person\" (their own mailbox alone), \"organisation\"\n\
-                  (all of their domain as well) or \"everyone\". What administrators, commands and mail servers teach is for all.",
-        set: |c, v| value::one_of(v, &Sharing::ALL).map(|x| c.learn_share = x),
-    },
-    Key {
-        name: "learn.retention",
-        default: "\"730d\"",
-        meaning: "How long lessons stay in the log, where each can be forgotten by itself. What all learn from one that leaves\n\
-                  stays learned.",
-        set: |c, v| value::duration(v, DAY, DAY * 3650).map(|x| c.learn_retention = x),
-    },
-    Key {
-        name: "learn.max_lessons",
-        default: "200000",
-        meaning: "Lessons that stay in the log, of about 6 KB; the oldest leave first.",
-        set: |c, v| value::count(v, 1_000, 10_000_000).map(|x| c.learn_max_lessons = x),
     },
     Key {
         name: "organisation.people",

@@ -2,6 +2,7 @@
 
 mod dns;
 mod general;
+mod learn;
 mod listener;
 mod route;
 mod smtp;
@@ -61,6 +62,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
         &dns::DNS,
         &smtp::SMTP,
         &smtp::RELAY,
+        &learn::LEARN,
         &general::LAST,
     ]
     .into_iter()
@@ -69,7 +71,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
 
 /// Returns every table that may be repeated.
 pub(super) fn tables() -> impl Iterator<Item = &'static Tables> {
-    [&listener::TABLES[..], &route::TABLES].into_iter().flatten()
+    [&listener::TABLES[..], &route::TABLES, &learn::TABLES].into_iter().flatten()
 }
 
 /// Returns every kind of table in line.
@@ -139,6 +141,9 @@ pub(super) fn blank() -> Config {
         scan_exempt_networks: Vec::new(),
         scan_timeout: Duration::ZERO,
         learn_implied: false,
+        learn_automatic: false,
+        learn_traps: Vec::new(),
+        learn_maildirs: Vec::new(),
         learn_share: Sharing::Person,
         learn_retention: Duration::ZERO,
         learn_max_lessons: 0,

@@ -64,6 +64,8 @@ impl House {
             scanner: Scanner::new(config, rules, learned).unwrap(),
             unscanned: Arc::new([]),
             implies: true,
+            learns_by_itself: false,
+            traps: Arc::default(),
             policy: Arc::new(Policy {
                 thresholds: Thresholds::new(4.0, 6.0, 20.0).unwrap(),
                 on_degraded: OnDegraded::Ignore,

@@ -32,7 +32,9 @@ pub use layers::{Apart, LAYER_LESSONS, LAYERS, Sharing};
 use snapshots::{CHECKPOINTS, SNAPSHOT, put_snapshot, read_base, read_snapshots, stands};
 
 use super::Scanned;
-use crate::learn::{Extracted, FeatureKey, Label, MessageKey, Model, Unspoken, UnspokenRings, extract};
+use crate::learn::{
+    Automatic, Extracted, FeatureKey, Label, MessageKey, Model, Unspoken, UnspokenRings, extract,
+};
 use crate::mail::{Address, Client};
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Gauge};
@@ -108,6 +110,15 @@ struct Inner {
     counted: AtomicI64,
     /// Messages of which nobody spoke yet.
     unspoken: std::sync::Mutex<UnspokenRings>,
+    /// What the gateway teaches itself, until it is written.
+    own: std::sync::Mutex<Own>,
+}
+
+/// What the gateway teaches itself.
+#[derive(Default)]
+struct Own {
+    automatic: Automatic,
+    waiting: Vec<NewLesson>,
 }
 
 impl Learned {
@@ -139,6 +150,7 @@ impl Learned {
             stored,
             counted: AtomicI64::new(began),
             unspoken: std::sync::Mutex::default(),
+            own: std::sync::Mutex::default(),
         };
         let learned = Learned { inner: Arc::new(inner) };
         learned.swap(None);
@@ -212,6 +224,30 @@ impl Learned {
             at: now.unix_timestamp(),
         };
         self.unspoken().push(unspoken, is_kept);
+    }
+
+    /// Takes a lesson from a message by itself: of what was sent to a trap, that it is spam; of another, what all agree
+    /// on. It is written at the next look at the log, where nobody said anything else of the message. There are at most 60
+    /// an hour, and of either label about as many.
+    pub fn teach_itself(&self, scanned: &Scanned, is_trapped: bool, now: OffsetDateTime) {
+        let Some(judged) = &scanned.judged else { return };
+        let (label, teacher) = match (is_trapped, judged.sure) {
+            (true, _) => (Label::Spam, Teacher::Trap),
+            (false, Some(label)) => (label, Teacher::Automatic),
+            (false, None) => return,
+        };
+        let mut own = self.inner.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if own.automatic.take(label, now.unix_timestamp() / 3_600) {
+            own.waiting.push(NewLesson {
+                layers: vec![Taught::SHARED],
+                message: MessageKey::of(&scanned.message, &self.inner.key),
+                label,
+                features: judged.features.as_ref().clone(),
+                teacher,
+                learned_at: now,
+            });
+            self.notify();
+        }
     }
 
     /// Learns what follows from a report that a message which was delivered is spam, or one that was kept is ham: a few
@@ -420,6 +456,10 @@ impl Learned {
     }
 
     async fn keep_up(&self, last_snapshot: &mut Instant) -> Result<(), LearnedError> {
+        let own = std::mem::take(&mut self.inner.own.lock().unwrap_or_else(PoisonError::into_inner).waiting);
+        if !own.is_empty() {
+            self.inner.log.append_new(&own).await?;
+        }
         let model = self.load().await?;
         let lines = model.sequence() - self.inner.stored.load(Ordering::Relaxed);
         if lines >= SNAPSHOT_LINES || (lines > 0 && last_snapshot.elapsed() >= SNAPSHOT_INTERVAL) {

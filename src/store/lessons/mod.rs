@@ -33,6 +33,8 @@ pub enum Teacher {
     Automatic,
     /// The gateway itself, of a message of which nobody complained.
     Implied,
+    /// The gateway itself, of a message to an address that nobody uses.
+    Trap,
     /// A person, by pseudonym.
     Person(Pseudonym),
 }
@@ -44,6 +46,7 @@ impl Teacher {
             Teacher::Administrator => "administrator",
             Teacher::Automatic => "automatic",
             Teacher::Implied => "implied",
+            Teacher::Trap => "trap",
             Teacher::Person(pseudonym) => pseudonym.as_str(),
         }
     }
@@ -148,7 +151,7 @@ pub enum Forget {
 pub struct Tally {
     /// What was said.
     pub label: Label,
-    /// Who taught: `cli`, `administrator`, `automatic`, `implied` or `person`.
+    /// Who taught: `cli`, `administrator`, `automatic`, `implied`, `trap` or `person`.
     pub teacher: String,
     /// Where: `shared`, `organisation` or `person`.
     pub layer: String,
@@ -409,7 +412,7 @@ impl LessonLog {
     pub async fn tally(&self) -> Result<Vec<Tally>, LessonError> {
         let mut query = sqlx::QueryBuilder::new(
             "SELECT CASE WHEN layer = '' THEN 'shared' ELSE substr(layer, 1, instr(layer, ':') - 1) END AS place, label,
-                    CASE WHEN teacher IN ('cli', 'administrator', 'automatic', 'implied') THEN teacher ELSE 'person' END
+                    CASE WHEN teacher IN ('cli', 'administrator', 'automatic', 'implied', 'trap') THEN teacher ELSE 'person' END
                         AS who,
                     count(*)
              FROM lessons line WHERE kind = 'learn'",
@@ -517,7 +520,8 @@ fn entry(row: &SqliteRow) -> Result<LogEntry, LessonError> {
     let features = Features::decode(row.try_get("features")?)
         .map_err(|source| LessonError::Features { sequence, source })?;
     let teacher: &str = row.try_get("teacher")?;
-    let is_half = [Teacher::Automatic, Teacher::Implied].iter().any(|half| half.as_str() == teacher);
+    let is_half =
+        [Teacher::Automatic, Teacher::Implied, Teacher::Trap].iter().any(|half| half.as_str() == teacher);
     let weight = if is_half { Weight::Half } else { Weight::Whole };
     // The administrator's own hand is 0.
     let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(teacher));

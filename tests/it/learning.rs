@@ -1,0 +1,123 @@
+//! Who teaches, and who learns from it: persons, traps, folders.
+
+use std::fs;
+use std::path::Path;
+
+use crate::parts::{Client, Gateway, eventually, maildir, message, printed, run, scratch};
+
+/// Teaches an installation newsletters as wanted and lotteries as not.
+fn teach_all(folder: &Path) {
+    for (label, words) in
+        [("ham", "newsletter garden roses spring offers"), ("spam", "casino winner jackpot bonus")]
+    {
+        fs::create_dir(folder.join(label)).unwrap();
+        for number in 0..30 {
+            let text = message(&format!("{label} {number}"), &format!("{words} {number} {words}"));
+            fs::write(folder.join(label).join(format!("{number}.eml")), text).unwrap();
+        }
+        let output = run(folder, &["learn", &format!("--{label}"), label]);
+        assert!(printed(&output).contains("30 learned"), "{}", printed(&output));
+    }
+}
+
+/// Starts a gateway over the same data folder as the commands have without a configuration.
+fn start(folder: &Path, keys: &str) -> Gateway {
+    let data = folder.join("lazaret-data");
+    Gateway::start(folder, &format!("data_dir = \"{}\"\n{keys}", data.display()))
+}
+
+fn deliver(gateway: &Gateway, to: &[&str], words: &str) -> String {
+    Client::connect(gateway.inbound).unwrap().send("sender@example.net", to, &message("news", words)).unwrap()
+}
+
+fn status(folder: &Path) -> String {
+    let status = printed(&run(folder, &["learn", "status"]));
+    status.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_person_who_does_not_want_what_others_want_gets_no_more_of_it_and_others_do() {
+    let folder = scratch();
+    teach_all(folder.path());
+    fs::create_dir(folder.path().join("unwanted")).unwrap();
+    for number in 0..20 {
+        let words = "newsletter garden roses spring offers";
+        let text = message(&format!("ham {}", 100 + number), &format!("{words} {number} {words}"));
+        fs::write(folder.path().join("unwanted").join(format!("{number}.eml")), text).unwrap();
+    }
+    let output = run(folder.path(), &["learn", "--spam", "--person", "ann@example.org", "unwanted"]);
+    assert!(printed(&output).contains("20 learned"), "{}", printed(&output));
+    let said = status(folder.path());
+    assert!(said.contains("spam lessons, person, of one person alone 20"), "{said}");
+    let gateway = start(folder.path(), "");
+    let words = "newsletter garden roses spring offers for you newsletter garden roses spring offers";
+    // The log of lessons is folded while it serves already.
+    eventually("the model", || {
+        deliver(&gateway, &["carl@example.org"], words);
+        gateway.log().contains("BAYES_HAM").then_some(())
+    });
+    let before = maildir(&folder.path().join("lazaret-data/maildir/inbound")).len();
+    let reply = deliver(&gateway, &["ann@example.org", "bob@example.org"], words);
+    assert!(reply.starts_with("250"), "{reply}");
+    let kept = printed(&run(folder.path(), &["quarantine", "list"]));
+    assert_eq!(kept.matches("ann@example.org").count(), 1, "{kept} {}", gateway.log());
+    assert!(kept.contains("ann@example.org") && !kept.contains("bob@example.org"), "{kept}");
+    let delivered = maildir(&folder.path().join("lazaret-data/maildir/inbound"));
+    assert_eq!(delivered.len(), before + 1);
+    // What Ann taught goes with Ann.
+    let forgotten = printed(&run(folder.path(), &["learn", "forget", "--person", "ann@example.org"]));
+    assert!(forgotten.contains("lessons forgotten: 20"), "{forgotten}");
+    eventually("the gateway to follow", || {
+        deliver(&gateway, &["ann@example.org"], words);
+        (maildir(&folder.path().join("lazaret-data/maildir/inbound")).len() > delivered.len()).then_some(())
+    });
+}
+
+#[test]
+fn what_is_sent_to_a_trap_is_kept_and_learned() {
+    let folder = scratch();
+    teach_all(folder.path());
+    let keys = "learn.traps = [\"Old.Address@example.org\"]";
+    let gateway = start(folder.path(), keys);
+    let reply =
+        deliver(&gateway, &["old.address@example.org"], "a quite new kind of pills, never seen before");
+    assert!(reply.starts_with("250"), "{reply}");
+    let kept = printed(&run(folder.path(), &["quarantine", "list"]));
+    assert!(kept.contains("-> old.address@example.org"), "{kept}");
+    eventually("the lesson", || status(folder.path()).contains("spam lessons, trap 1").then_some(()));
+    // Its other recipients are spared too.
+    deliver(&gateway, &["bob@example.org", "old.address@example.org"], "another new kind of pills entirely");
+    let kept = printed(&run(folder.path(), &["quarantine", "list"]));
+    assert_eq!(kept.matches("old.address@example.org").count(), 2, "{kept}");
+    assert!(kept.contains("-> bob@example.org"), "{kept}");
+    assert!(maildir(&folder.path().join("lazaret-data/maildir/inbound")).is_empty());
+}
+
+#[test]
+fn what_people_put_into_their_folders_is_learned() {
+    let folder = scratch();
+    teach_all(folder.path());
+    for name in ["ham", "spam"] {
+        for part in ["new", "cur", "tmp"] {
+            fs::create_dir_all(folder.path().join("mail").join(name).join(part)).unwrap();
+        }
+    }
+    let put = |name: &str, text: &str| {
+        fs::write(folder.path().join("mail").join(name), message("put here", text)).unwrap();
+    };
+    put("spam/new/1.x", "one thing");
+    put("spam/tmp/2.x", "half a thing");
+    let mail = folder.path().join("mail");
+    let keys = format!(
+        "learn.maildir = [{{ ham = \"{0}/ham\", spam = \"{0}/spam\", person = \"ann@example.org\" }}]",
+        mail.display()
+    );
+    let gateway = start(folder.path(), &keys);
+    let knows = |what: &str| eventually(what, || status(folder.path()).contains(what).then_some(()));
+    knows("spam lessons, person, of one person alone 1");
+    // Another word about the same message counts, and a client that marks it as read changes nothing.
+    fs::rename(mail.join("spam/new/1.x"), mail.join("ham/cur/1.x:2,S")).unwrap();
+    knows("ham lessons, person, of one person alone 1");
+    assert!(!status(folder.path()).contains("spam lessons, person"), "{}", status(folder.path()));
+    assert!(gateway.stop().success());
+}
