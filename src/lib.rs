@@ -64,6 +64,7 @@ pub mod store;
 pub mod dns;
 
 // state
+pub mod reputation;
 pub mod accounts;
 pub mod quarantine;
 pub mod journal;

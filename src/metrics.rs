@@ -46,6 +46,7 @@ metrics! {
         Degraded => "lazaret_degraded_total", "Analysers that failed on a message, by analyser";
         Panics => "lazaret_panics_total", "Panics caught in a session, an analyser or a task";
         Lessons => "lazaret_lessons_total", "Lessons learned, by label";
+        ListLookups => "lazaret_list_lookups_total", "Look-ups in lists, by result: a false positive is a look into the file in vain";
         Reviews => "lazaret_reviews_total", "What people did with kept mail, by action";
         OutboxAttempts => "lazaret_outbox_attempts_total", "Attempts to deliver from the outbox, by result";
         Purged => "lazaret_purged_total", "Quarantine entries removed by retention";
@@ -69,6 +70,7 @@ metrics! {
         Sessions => "lazaret_sessions", "Sessions open now";
         BytesInFlight => "lazaret_bytes_in_flight", "Memory that messages in flight hold, in bytes";
         ModelLessons => "lazaret_model_lessons", "Lessons in the current model";
+        CorrespondentsFalsePositives => "lazaret_correspondents_false_positive_rate", "How often a stranger is taken for a correspondent, between 0 and 1";
         OutboxWaiting => "lazaret_outbox_waiting", "Releases that wait in the outbox";
         JournalEntries => "lazaret_journal_entries", "Recipients of unsettled messages that the journal remembers";
         NextHopsSetAside => "lazaret_next_hops_set_aside", "Next hops that are set aside after a failure";

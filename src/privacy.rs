@@ -96,6 +96,8 @@ pub enum Purpose {
     Tokens,
     /// Names of messages and recipients in the journal.
     Journal,
+    /// What is put into filters that remember correspondents and lists.
+    Filters,
 }
 
 impl InstallationKey {
@@ -112,6 +114,7 @@ impl InstallationKey {
             Purpose::Features => b"lazaret features 1",
             Purpose::Tokens => b"lazaret tokens 1",
             Purpose::Journal => b"lazaret journal 1",
+            Purpose::Filters => b"lazaret filters 1",
         };
         let mut key = [0u8; 32];
         // A 32-byte output is far below HKDF's limit of 255 blocks, so this cannot fail.
@@ -193,9 +196,15 @@ mod tests {
     #[test]
     fn each_purpose_has_a_key_of_its_own() {
         let root = InstallationKey::new([7; 32]);
-        let keys =
-            [Purpose::Sealing, Purpose::Pseudonyms, Purpose::Features, Purpose::Tokens, Purpose::Journal]
-                .map(|purpose| root.derive(purpose));
+        let keys = [
+            Purpose::Sealing,
+            Purpose::Pseudonyms,
+            Purpose::Features,
+            Purpose::Tokens,
+            Purpose::Journal,
+            Purpose::Filters,
+        ]
+        .map(|purpose| root.derive(purpose));
         for (i, a) in keys.iter().enumerate() {
             for b in keys.iter().skip(i + 1) {
                 assert_ne!(a, b);

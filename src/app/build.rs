@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::folder::{Folder, maildir};
 use super::listeners::{Gateways, Wanted};
 use crate::accounts::Accounts;
-use crate::config::{Auth, Config, Target};
+use crate::config::{Auth, Config, ListFile, Target};
 use crate::dns;
 use crate::gateway::{Access, Authority, Clients, Clock, Gateway, Outbox, Sender, SignIns};
 use crate::ingress::tls::{Acceptor, Certificates, ClientCertificates};
@@ -21,13 +21,18 @@ use crate::privacy::{PseudonymKey, error_chain};
 use crate::quarantine::{self, Quarantine};
 use crate::relay::tls::{Connector, Roots, TlsPolicy};
 use crate::relay::{self, Credentials, Match, NextHop, Relay};
+use crate::reputation::{List, Named, Reputation};
 use crate::scan::{self, Learned, Scanner};
+use crate::store::State;
+use crate::verdict::Symbol;
 
 /// What is opened once and outlives every change of the configuration.
 pub(super) struct Stores {
     pub(super) folder: Folder,
     pub(super) learned: Learned,
     pub(super) accounts: Accounts,
+    pub(super) reputation: Reputation,
+    pub(super) state: Arc<dyn State>,
     pub(super) journal: Journal,
     pub(super) pseudonyms: PseudonymKey,
     pub(super) clock: Clock,
@@ -51,7 +56,8 @@ impl Built {
     pub(super) async fn new(config: &Config, stores: &Stores) -> anyhow::Result<Self> {
         let quarantine = open_quarantine(config, &stores.folder).await?;
         let rules = super::rules::rules(config)?;
-        let scanner = Scanner::new(scan_config(config), rules, stores.learned.clone())
+        let reputation = stores.reputation.with_lists(lists(config, stores.reputation.key())?);
+        let scanner = Scanner::new(scan_config(config), rules, stores.learned.clone(), reputation)
             .context("starting the threads that scan")?;
         if !config.scan_exempt_networks.is_empty() {
             let networks: Vec<String> = config.scan_exempt_networks.iter().map(ToString::to_string).collect();
@@ -306,6 +312,16 @@ fn acceptor(config: &Config, direction: Direction) -> anyhow::Result<Option<Acce
     };
     let files = Certificates { own: config.tls.certificates.clone(), clients };
     Acceptor::new(files).map(Some).context("tls.certificates")
+}
+
+/// Reads the lists of a configuration, each with a filter under `key`.
+pub(super) fn lists(config: &Config, key: [u8; 32]) -> anyhow::Result<Vec<Named>> {
+    let read = |list: &ListFile| {
+        let opened = List::open(&list.file, key)
+            .with_context(|| format!("the list {} in {}", list.name, list.file.display()))?;
+        Ok(Named { symbol: Symbol::new(format!("LIST_{}", list.name)), points: list.points, list: opened })
+    };
+    config.lists.iter().map(read).collect()
 }
 
 /// Returns how scans run.

@@ -9,7 +9,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::build::{open_quarantine, scan_config};
+use super::build::{lists, open_quarantine, scan_config};
 use super::rules::rules;
 use super::{Folder, now, open_state};
 use crate::config::Config;
@@ -17,6 +17,7 @@ use crate::gateway::Review;
 use crate::learn::Label;
 use crate::mail::Address;
 use crate::privacy::InstallationKey;
+use crate::reputation::Reputation;
 use crate::scan::{By, Learned, Scanner};
 use crate::store::{Appended, Memory, Records, Teacher};
 
@@ -76,19 +77,19 @@ pub async fn rebuild_model(config: &Config) -> anyhow::Result<(u32, u32)> {
 /// # Errors
 /// What could not be opened.
 pub async fn scanner(config: &Config) -> anyhow::Result<Scanner> {
-    let learned = if config.data_dir.join("lazaret.key").exists() {
-        let learned = learned(&Folder::open(&config.data_dir).await?).await?;
+    let (learned, key) = if config.data_dir.join("lazaret.key").exists() {
+        let folder = Folder::open(&config.data_dir).await?;
+        let learned = learned(&folder).await?;
         learned.load().await?;
-        learned
+        (learned, folder.key)
     } else {
-        Learned::open(
-            &Records::in_memory().await?,
-            Arc::new(Memory::default()),
-            &InstallationKey::new([0; 32]),
-        )
-        .await?
+        let (records, key) = (Records::in_memory().await?, InstallationKey::new([0; 32]));
+        (Learned::open(&records, Arc::new(Memory::default()), &key).await?, key)
     };
-    Scanner::new(scan_config(config), rules(config)?, learned).context("starting the threads that scan")
+    let reputation = Reputation::new(config.reputation, &key);
+    let reputation = reputation.with_lists(lists(config, reputation.key())?);
+    Scanner::new(scan_config(config), rules(config)?, learned, reputation)
+        .context("starting the threads that scan")
 }
 
 async fn learned(folder: &Folder) -> anyhow::Result<Learned> {

@@ -40,6 +40,7 @@ use crate::ingress::{self, Inherited, ListenAddress};
 use crate::mail::{Address, Direction};
 use crate::privacy::{PseudonymKey, error_chain};
 use crate::quarantine::Quarantine;
+use crate::reputation::Reputation;
 use crate::scan::Learned;
 use crate::store::{Sled, State};
 use crate::web;
@@ -68,6 +69,7 @@ pub struct App {
     notices: Arc<ArcSwap<Sender>>,
     stop: watch::Sender<bool>,
     retention: JoinHandle<()>,
+    remembered: JoinHandle<()>,
     mailboxes: JoinHandle<()>,
     follower: JoinHandle<()>,
     web_server: JoinHandle<()>,
@@ -92,7 +94,7 @@ impl App {
                 "withdrew what an earlier run had not finished; nobody was told that it is kept"
             );
         }
-        let stores = open_stores(folder, &quarantine).await?;
+        let stores = open_stores(config, folder, &quarantine).await?;
         let built = Built::new(config, &stores).await?;
         let quarantine = built.quarantine.clone();
 
@@ -145,6 +147,8 @@ impl App {
             sharing: config.learn_share,
             most_bytes: config.smtp.max_message_bytes,
         };
+        let remembered =
+            task::remember(stores.reputation.clone(), Arc::clone(&stores.state), stopped.clone());
         let lessons = task::Lessons {
             learned: stores.learned.clone(),
             retention: config.learn_retention,
@@ -159,6 +163,7 @@ impl App {
             config: config.clone(),
             deliveries: Deliveries::start(outbox),
             retention: tokio::spawn(task::purge(quarantine.clone(), stores.accounts.clone(), lessons)),
+            remembered: tokio::spawn(remembered),
             mailboxes: tokio::spawn(mailbox::watch(mailboxes, stopped.clone())),
             follower: tokio::spawn(task::follow(stores.learned.clone(), stopped.clone())),
             web_server: tokio::spawn(task::serve_web(web_listener, router, stopped)),
@@ -250,6 +255,7 @@ impl App {
         if let Err(error) = self.stores.journal.flush().await {
             tracing::error!(error = error_chain(&error), "the journal could not be written to its end");
         }
+        report_panic(self.remembered.await);
         report_panic(self.mailboxes.await);
         report_panic(self.follower.await);
         match tokio::time::timeout(WEB_GRACE, self.web_server).await {
@@ -275,6 +281,7 @@ fn keep_what_cannot_change(old: &Config, new: &mut Config) -> Vec<&'static str> 
     let kept = [
         ("data_dir", keep(&old.data_dir, &mut new.data_dir)),
         ("mail_from", keep(&old.mail_from, &mut new.mail_from)),
+        ("reputation", keep(&old.reputation, &mut new.reputation)),
         ("learn.share", keep(&old.learn_share, &mut new.learn_share)),
         ("learn.maildir", keep(&old.learn_maildirs, &mut new.learn_maildirs)),
         ("learn.retention", keep(&old.learn_retention, &mut new.learn_retention)),
@@ -290,11 +297,13 @@ fn keep_what_cannot_change(old: &Config, new: &mut Config) -> Vec<&'static str> 
     kept.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
 }
 
-async fn open_stores(folder: Folder, quarantine: &Quarantine) -> anyhow::Result<Stores> {
+async fn open_stores(config: &Config, folder: Folder, quarantine: &Quarantine) -> anyhow::Result<Stores> {
     let state = open_state(folder.state()).await?;
     let clock: Clock = Arc::new(now);
     Ok(Stores {
-        learned: Learned::open(&folder.records, state, &folder.key).await?,
+        learned: Learned::open(&folder.records, Arc::clone(&state), &folder.key).await?,
+        reputation: restore_reputation(config, &folder, Arc::clone(&state)).await?,
+        state,
         accounts: Accounts::new(folder.records.clone(), &folder.key, accounts::Config::default()),
         pseudonyms: PseudonymKey::new(&folder.key),
         journal: journal::open_journal(&folder, quarantine, Arc::clone(&clock)).await?,
@@ -306,6 +315,16 @@ async fn open_stores(folder: Folder, quarantine: &Quarantine) -> anyhow::Result<
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))
+}
+
+async fn restore_reputation(
+    config: &Config,
+    folder: &Folder,
+    state: Arc<dyn State>,
+) -> anyhow::Result<Reputation> {
+    let (config, key) = (config.reputation, folder.key.clone());
+    let restored = tokio::task::spawn_blocking(move || Reputation::restore(config, &key, state.as_ref()));
+    restored.await.context("reading what is remembered of correspondents")
 }
 
 /// Opens the state store off the async threads: a damaged one is set aside, and that takes its time.

@@ -20,12 +20,14 @@ use crate::mail::Mail;
 use crate::metrics::{self, Counter};
 use crate::privacy::error_chain;
 use crate::quarantine::Quarantine;
+use crate::reputation::Reputation;
 use crate::scan::{self, Learned, LearnedError};
-use crate::store::Bound;
+use crate::store::{Bound, State};
 use crate::web;
 
 /// How often retention looks for what has expired, and for bodies without a record.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
+const STORE_EVERY: Duration = Duration::from_secs(600);
 const SWEEP_EVERY: Duration = Duration::from_secs(86_400);
 
 /// The worker that delivers releases, and those before it that are finishing theirs. A release is leased by
@@ -128,6 +130,31 @@ pub(super) async fn purge(quarantine: Quarantine, accounts: Accounts, lessons: L
             tracing::error!(error = error_chain(&error), "removing old sessions failed");
         }
         tokio::time::sleep(PURGE_EVERY).await;
+    }
+}
+
+/// Stores from time to time, and at the end, what is remembered of correspondents.
+pub(super) async fn remember(
+    reputation: Reputation,
+    state: Arc<dyn State>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        let is_last = tokio::select! {
+            () = wait_for_stop(&mut stopped) => true,
+            () = tokio::time::sleep(STORE_EVERY) => false,
+        };
+        let (remembered, into) = (reputation.clone(), Arc::clone(&state));
+        let stored = tokio::task::spawn_blocking(move || remembered.store(into.as_ref())).await;
+        if let Ok(Err(error)) = stored {
+            tracing::warn!(
+                error = error_chain(&error),
+                "what is remembered of correspondents was not stored"
+            );
+        }
+        if is_last {
+            return;
+        }
     }
 }
 

@@ -27,11 +27,12 @@ use crate::ingress::ListenAddress;
 use crate::ingress::tls::CertificateFiles;
 use crate::mail::{Address, Direction};
 use crate::message::Mailbox;
+use crate::reputation;
 use crate::scan::Sharing;
 
 pub use problem::{ConfigError, Problem, Problems};
 pub use reference::reference;
-pub use way::{Auth, Listener, MaildirPair, Route, Target, Way};
+pub use way::{Auth, ListFile, Listener, MaildirPair, Route, Target, Way};
 
 /// The files of TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +158,10 @@ pub struct Config {
     pub scan_timeout: Duration,
     /// Whether reports teach messages of which nobody spoke.
     pub learn_implied: bool,
+    /// How much is remembered of correspondents.
+    pub reputation: reputation::Config,
+    /// Lists of names.
+    pub lists: Vec<ListFile>,
     /// Whether messages on which all agree teach.
     pub learn_automatic: bool,
     /// Addresses that nobody uses.

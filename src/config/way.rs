@@ -23,6 +23,17 @@ pub struct MaildirPair {
     pub person: Option<Address>,
 }
 
+/// A list of names in a file, and what it means to be on it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListFile {
+    /// Its name, as its finding bears it.
+    pub name: String,
+    /// The file.
+    pub file: PathBuf,
+    /// The points.
+    pub points: f64,
+}
+
 /// A listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {

@@ -127,7 +127,7 @@ impl Service {
         };
         // A client that does not say who handed it the message has it with all its fields.
         let met = if question.client.is_some() { Met::InSession } else { Met::AsCopy };
-        let mut scanned = self.scanner.scan(raw, &envelope, met).await?;
+        let mut scanned = self.scanner.scan(raw, &envelope, met, (self.now)()).await?;
         // One answer for all: that of whom is named first.
         scanned.scan = scanned.scan_for(0).into_owned();
         let disposition = match envelope.recipients.first() {

@@ -8,6 +8,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::policy::OnDegraded;
 use crate::privacy::InstallationKey;
+use crate::reputation::Reputation;
 use crate::rules::{Organisation, RuleSet, Source};
 use crate::scan::{self, Learned, Rules};
 use crate::store::{Memory, Records};
@@ -28,7 +29,13 @@ async fn service(may_teach: bool) -> Current {
     let rules = Rules { inbound: rules(), outbound: rules(), organisation: Organisation::default() };
     let config = scan::Config { concurrency: 2, timeout: Duration::from_secs(10) };
     Arc::new(ArcSwap::from_pointee(Service {
-        scanner: Scanner::new(config, rules, learned).unwrap(),
+        scanner: Scanner::new(
+            config,
+            rules,
+            learned,
+            Reputation::new(Default::default(), &InstallationKey::new([0; 32])),
+        )
+        .unwrap(),
         policy: Policy {
             thresholds: Thresholds::new(4.0, 6.0, 20.0).unwrap(),
             on_degraded: OnDegraded::Ignore,

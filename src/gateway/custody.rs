@@ -23,9 +23,12 @@ pub struct Custody {
 }
 
 impl Custody {
+    /// The label of what the next hop has taken.
+    pub(super) const RELAYED: &'static str = "relayed";
+
     /// The next hop took the message.
     pub(super) fn relayed(id: &TransactionId, _proof: &Accepted) -> Self {
-        Custody { id: id.clone(), holder: "relayed" }
+        Custody { id: id.clone(), holder: Custody::RELAYED }
     }
 
     /// The quarantine holds it.

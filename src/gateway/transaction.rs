@@ -158,6 +158,9 @@ impl Handler for Transaction {
             failure.report(&envelope.id);
         }
         let answer = custody::answer(&fates, &accepted, speaks, &envelope.id);
+        if self.gateway.direction == Direction::Outbound {
+            self.gateway.remember_correspondents(&envelope, &fates);
+        }
         let outcome = outcome(&fates, speaks);
         Histogram::Transaction.record(started.elapsed());
         Counter::Transactions
@@ -244,12 +247,24 @@ impl Gateway {
         if self.unscanned.iter().any(|network| network.contains(&peer)) {
             return Ok(Scanned::exempt());
         }
-        let mut scanned = self.scanner.scan(body.clone(), envelope, Met::InSession).await?;
+        let mut scanned = self.scanner.scan(body.clone(), envelope, Met::InSession, (self.clock)()).await?;
         if envelope.recipients.iter().any(|recipient| self.is_trap(&recipient.address)) {
             let text = "It was also sent to an address that nobody uses, and that is there to catch spam.";
             scanned.scan.findings.push(Finding::new(TRAPPED, TRAP_POINTS, text));
         }
         Ok(scanned)
+    }
+
+    /// Remembers to whom one of our people wrote.
+    fn remember_correspondents(&self, envelope: &Envelope, fates: &[Fate]) {
+        let Some(person) = &envelope.mail.reverse_path else { return };
+        let relayed = envelope
+            .recipients
+            .iter()
+            .zip(fates)
+            .filter(|(_, fate)| fate.as_ref().is_ok_and(|custody| custody.holder() == Custody::RELAYED));
+        let addresses = relayed.map(|(recipient, _)| &recipient.address);
+        self.scanner.reputation().wrote(person, addresses, (self.clock)().unix_timestamp());
     }
 
     /// Whether nobody uses an address, and what is sent there is spam.

@@ -18,6 +18,7 @@ use crate::policy::{Exemption, OnDegraded, Thresholds};
 use crate::privacy::InstallationKey;
 use crate::quarantine::{Config, Query, Scope};
 use crate::relay::NextHop;
+use crate::reputation::Reputation;
 use crate::rules::{Organisation, RuleSet};
 use crate::scan::{self, Learned, Rules};
 use crate::smtp::server::Answer;
@@ -215,7 +216,13 @@ impl House {
                 clock: Arc::clone(&clock),
             },
             relay: Relay::new(crate::relay::Config::new(next_hop, "gw.example")),
-            scanner: Scanner::new(config, rules, learned).unwrap(),
+            scanner: Scanner::new(
+                config,
+                rules,
+                learned,
+                Reputation::new(Default::default(), &InstallationKey::new([0; 32])),
+            )
+            .unwrap(),
             unscanned: Arc::new(["0.0.0.0/0".parse().unwrap()]),
             learns_by_itself: false,
             traps: Arc::new([Address::parse("Trap@example.org").unwrap()]),

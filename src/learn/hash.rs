@@ -37,12 +37,12 @@ impl FeatureKey {
     }
 
     /// Returns the hash of one word in one place.
-    pub(super) fn word(&self, place: u8, word: &[u8]) -> u64 {
+    pub fn word(&self, place: u8, word: &[u8]) -> u64 {
         siphash(self.words.0 ^ u64::from(place), self.words.1, word)
     }
 
     /// Returns the hash of what two features make together.
-    pub(super) fn pair(&self, first: u64, second: u64) -> u64 {
+    pub fn pair(&self, first: u64, second: u64) -> u64 {
         let mixed = first.rotate_left(17) ^ self.pairs.0;
         finalise(mixed.wrapping_mul(self.pairs.1).wrapping_add(second))
     }

@@ -16,16 +16,18 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
+use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
 pub use audit::Contradicted;
 pub use learned::{Apart, By, LAYER_LESSONS, LAYERS, Learned, LearnedError, Sharing};
 
 use crate::learn::{self, Features, Label, Opinion};
-use crate::mail::{Direction, Envelope};
+use crate::mail::{Address, Direction, Envelope};
 use crate::message::{self, Message};
 use crate::metrics::{Counter, Histogram};
 use crate::privacy::error_chain;
+use crate::reputation::Reputation;
 use crate::rules::{Authentication, Evidence, Organisation, RuleSet, Subject};
 use crate::verdict::{Degraded, Finding, Scan, Symbol};
 
@@ -133,6 +135,7 @@ struct Shared {
     work: Sender<Work>,
     rules: ArcSwap<Rules>,
     learned: Learned,
+    reputation: Reputation,
 }
 
 /// What a thread of the scanner does.
@@ -151,22 +154,33 @@ fn start(threads: usize) -> std::io::Result<Sender<Work>> {
 }
 
 impl Scanner {
-    /// Makes a scanner from rules and what has been learned.
+    /// Makes a scanner from rules, what has been learned and what is remembered.
     ///
     /// # Errors
     /// The system starts no more threads.
-    pub fn new(config: Config, rules: Rules, learned: Learned) -> std::io::Result<Self> {
+    pub fn new(
+        config: Config,
+        rules: Rules,
+        learned: Learned,
+        reputation: Reputation,
+    ) -> std::io::Result<Self> {
         let threads = config.concurrency.max(1);
         let (door, work) = (Arc::new(Semaphore::new(threads)), start(threads)?);
         let rules = ArcSwap::from_pointee(rules);
-        Ok(Scanner { shared: Arc::new(Shared { config, door, work, rules, learned }) })
+        Ok(Scanner { shared: Arc::new(Shared { config, door, work, rules, learned, reputation }) })
     }
 
     /// Scans one message. A scan that was begun never fails: what could not be done is in `degraded`.
     ///
     /// # Errors
     /// [`Busy`] when its turn does not come in the time of one scan: that is load, not a fault of the message.
-    pub async fn scan(&self, body: Bytes, envelope: &Envelope, met: Met) -> Result<Scanned, Busy> {
+    pub async fn scan(
+        &self,
+        body: Bytes,
+        envelope: &Envelope,
+        met: Met,
+        now: OffsetDateTime,
+    ) -> Result<Scanned, Busy> {
         let started = Instant::now();
         let timeout = self.shared.config.timeout;
         let turn = tokio::time::timeout(timeout, Arc::clone(&self.shared.door).acquire_owned()).await;
@@ -184,7 +198,8 @@ impl Scanner {
         };
         let (done, scanned) = tokio::sync::oneshot::channel();
         let work = move || {
-            let scanned = catch_unwind(AssertUnwindSafe(|| shared.analyse(&body, &envelope, met, &layers)));
+            let scanned =
+                catch_unwind(AssertUnwindSafe(|| shared.analyse(&body, &envelope, met, &layers, Some(now))));
             // The permit travels with the work: a scan that overran its time still counts as one.
             drop(permit);
             // Who waited may be gone.
@@ -211,9 +226,14 @@ impl Scanner {
     /// Scans a copy of a message on the calling thread, for tools that scan many.
     pub fn scan_here(&self, body: &[u8], envelope: &Envelope) -> Scanned {
         let started = Instant::now();
-        let mut scanned = self.shared.analyse(body, envelope, Met::AsCopy, &[]);
+        let mut scanned = self.shared.analyse(body, envelope, Met::AsCopy, &[], None);
         scanned.scan.elapsed = started.elapsed();
         scanned
+    }
+
+    /// Returns what is remembered of earlier mail.
+    pub fn reputation(&self) -> &Reputation {
+        &self.shared.reputation
     }
 
     /// Returns what has been learned.
@@ -223,7 +243,15 @@ impl Scanner {
 }
 
 impl Shared {
-    fn analyse(&self, body: &[u8], envelope: &Envelope, met: Met, layers: &[Apart]) -> Scanned {
+    /// `now` is there where the message is on its way: then it is counted among others like it.
+    fn analyse(
+        &self,
+        body: &[u8],
+        envelope: &Envelope,
+        met: Met,
+        layers: &[Apart],
+        now: Option<OffsetDateTime>,
+    ) -> Scanned {
         let mut scan = Scan::default();
         let message = guarded(&mut scan, "message", || message::parse(body)).unwrap_or_else(|| {
             // A message that breaks the parser is still looked at, as raw text.
@@ -242,7 +270,7 @@ impl Shared {
             (opinion, own, extracted.features)
         });
         let mut judged = None;
-        let (opinion, own) = learned.map_or((None, Vec::new()), |(opinion, own, features)| {
+        let (opinion, mut own) = learned.map_or((None, Vec::new()), |(opinion, own, features)| {
             let score = opinion.as_ref().map_or(0.0, |opinion| opinion.score);
             judged = Some(Judged { score, features: Arc::new(features), sure: None });
             (opinion, own)
@@ -251,11 +279,14 @@ impl Shared {
         let set = rules.of(envelope.direction);
         // What was learned is weighed once: by the rules that ask for it, or else by the filter itself.
         scan.findings.extend(opinion.as_ref().filter(|_| !set.weighs_learned()).map(Opinion::finding));
+        let authentication = guarded(&mut scan, "authentication", || {
+            Authentication::read(&message, &rules.organisation.authserv_ids)
+        });
+        let evidence = Evidence {
+            bayes: opinion.as_ref().map(|opinion| opinion.bayes),
+            authentication: authentication.flatten(),
+        };
         let evaluation = guarded(&mut scan, "rules", || {
-            let evidence = Evidence {
-                bayes: opinion.as_ref().map(|opinion| opinion.bayes),
-                authentication: Authentication::read(&message, &rules.organisation.authserv_ids),
-            };
             set.evaluate(&Subject {
                 message: &message,
                 raw: body,
@@ -278,9 +309,63 @@ impl Shared {
             }
             scan.findings.extend(evaluation.findings);
         }
+        let remembered = guarded(&mut scan, "reputation", || {
+            self.remembered(&message, envelope, evidence.authentication.as_ref(), now)
+        });
+        let (found, of_recipients) = remembered.unwrap_or_default();
+        scan.findings.extend(found);
+        own.extend(of_recipients);
         scan.findings.sort_by(|a, b| b.score.points().abs().total_cmp(&a.score.points().abs()));
         Scanned { scan, message: Arc::new(message), judged, own }
     }
+}
+
+impl Shared {
+    /// Returns what is remembered of earlier mail that bears on a message from the world, and what of it is about one
+    /// recipient alone.
+    fn remembered(
+        &self,
+        message: &Message,
+        envelope: &Envelope,
+        authentication: Option<&Authentication>,
+        now: Option<OffsetDateTime>,
+    ) -> (Vec<Finding>, Vec<(usize, Finding)>) {
+        if envelope.direction != Direction::Inbound {
+            return Default::default();
+        }
+        let reputation = &self.reputation;
+        let mut found =
+            if reputation.has_lists() { reputation.listed(&names(message, envelope)) } else { Vec::new() };
+        let Some(now) = now.map(OffsetDateTime::unix_timestamp) else { return (found, Vec::new()) };
+        found.extend(reputation.bulk(message, envelope.recipients.len(), now));
+        let own = envelope.recipients.iter().enumerate().filter_map(|(place, recipient)| {
+            let known = reputation.acquaintance(&message.from, &recipient.address, authentication, now)?;
+            Some((place, known))
+        });
+        (found, own.collect())
+    }
+}
+
+/// Most links whose hosts are looked for in lists.
+const LISTED_LINKS: usize = 50;
+
+/// Returns what may be on a list: the client's address, sender and author with their domains, the hosts of links and their
+/// domains, in lower case.
+fn names(message: &Message, envelope: &Envelope) -> Vec<String> {
+    let mut names = vec![envelope.client.address.ip().to_canonical().to_string()];
+    let sender = envelope.mail.reverse_path.as_ref().map(Address::to_normalized);
+    let author = message.from.first().map(|author| author.address.to_lowercase());
+    for address in [sender, author].into_iter().flatten() {
+        names.extend(address.rsplit_once('@').map(|(_, domain)| domain.to_owned()));
+        names.push(address);
+    }
+    names.extend(message.links.iter().take(LISTED_LINKS).filter_map(message::Link::host));
+    let domains = names.iter().filter_map(|name| psl::domain_str(name)).map(str::to_owned);
+    let domains: Vec<String> = domains.collect();
+    names.extend(domains);
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Runs one analyser; a panic becomes a [`Degraded`].
@@ -307,10 +392,12 @@ fn raw_text(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{Address, Client, Mail, TransactionId};
+    use crate::mail::{Client, Mail, TransactionId};
     use crate::privacy::InstallationKey;
     use crate::rules;
     use crate::store::{Memory, Records, Teacher};
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
     async fn scanner(timeout: Duration) -> Scanner {
         scanner_with(RuleSet::compile(&[]).0, timeout).await
@@ -323,7 +410,8 @@ mod tests {
         let organisation =
             Organisation { authserv_ids: vec!["mx.example.net".to_owned()], ..Organisation::default() };
         let rules = Rules { inbound, outbound: RuleSet::compile(&[]).0, organisation };
-        Scanner::new(Config { concurrency: 1, timeout }, rules, learned).unwrap()
+        let reputation = Reputation::new(Default::default(), &key);
+        Scanner::new(Config { concurrency: 1, timeout }, rules, learned, reputation).unwrap()
     }
 
     fn envelope() -> Envelope {
@@ -349,7 +437,7 @@ mod tests {
         };
         for (id, expected) in [("mx.example.net", &["A", "B"][..]), ("mx.example.com", &[])] {
             let scanned =
-                scanner.scan(mail(id).into_bytes().into(), &envelope(), Met::InSession).await.unwrap();
+                scanner.scan(mail(id).into_bytes().into(), &envelope(), Met::InSession, NOW).await.unwrap();
             let symbols = scanned.scan.findings.iter().map(|finding| finding.symbol.as_str());
             assert_eq!(symbols.collect::<Vec<_>>(), expected);
         }
@@ -391,11 +479,17 @@ mod tests {
     async fn a_scan_whose_turn_does_not_come_is_load_and_no_finding() {
         let scanner = scanner(Duration::from_millis(20)).await;
         let turn = Arc::clone(&scanner.shared.door).acquire_owned().await.unwrap();
-        assert_eq!(scanner.scan(Bytes::new(), &envelope(), Met::InSession).await.err(), Some(Busy));
+        assert_eq!(scanner.scan(Bytes::new(), &envelope(), Met::InSession, NOW).await.err(), Some(Busy));
         drop(turn);
         let scanner = self::scanner(Duration::from_secs(60)).await;
         assert!(
-            scanner.scan(Bytes::new(), &envelope(), Met::InSession).await.unwrap().scan.degraded.is_empty()
+            scanner
+                .scan(Bytes::new(), &envelope(), Met::InSession, NOW)
+                .await
+                .unwrap()
+                .scan
+                .degraded
+                .is_empty()
         );
     }
 

@@ -121,3 +121,52 @@ fn what_people_put_into_their_folders_is_learned() {
     assert!(!status(folder.path()).contains("spam lessons, person"), "{}", status(folder.path()));
     assert!(gateway.stop().success());
 }
+
+#[test]
+fn who_wrote_to_somebody_knows_them_and_what_is_on_a_list_is_told() {
+    let folder = scratch();
+    fs::write(folder.path().join("list"), "casino.example\nshop.example\n").unwrap();
+    let list = folder.path().join("list");
+    // All is kept, to be looked at.
+    let keys = format!(
+        "inbound.tag = -50.0\ninbound.quarantine = -50.0\n\
+         scan.list = [{{ name = \"SHOPS\", file = \"{}\", points = 2.5 }}]",
+        list.display()
+    );
+    let gateway = start(folder.path(), &keys);
+    let reply = Client::connect(gateway.outbound).unwrap().send(
+        "alice@example.org",
+        &["ann@sender.example"],
+        &message("question", "How are you?"),
+    );
+    assert!(reply.unwrap().starts_with("250"));
+    deliver(
+        &gateway,
+        &["alice@example.org"],
+        "Well, thank you. See https://www.shop.example/roses for more.",
+    );
+    deliver(&gateway, &["bob@example.org", "carl@example.net"], "Hello");
+    let found = |recipient: &str| -> Vec<Vec<String>> {
+        let listed = run(folder.path(), &["quarantine", "list", "--json"]);
+        let entries: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let entries = entries["entries"].as_array().unwrap();
+        let told = ["CORRESPONDENT", "CORRESPONDENT_OF_COLLEAGUE", "LIST_SHOPS"];
+        let symbols = |entry: &serde_json::Value| -> Vec<String> {
+            let symbols = entry["findings"].as_array().unwrap().iter().filter_map(|f| f["symbol"].as_str());
+            let mut symbols: Vec<String> =
+                symbols.filter(|symbol| told.contains(symbol)).map(str::to_owned).collect();
+            symbols.sort();
+            symbols
+        };
+        let own = entries.iter().filter(|entry| entry["recipient"].to_string().contains(recipient));
+        own.map(symbols).collect()
+    };
+    assert_eq!(found("alice@"), [["CORRESPONDENT", "LIST_SHOPS"]]);
+    assert_eq!(found("bob@"), [["CORRESPONDENT_OF_COLLEAGUE"]]);
+    assert_eq!(found("carl@"), [Vec::<String>::new()]);
+    assert!(gateway.stop().success());
+    // It is remembered over a restart.
+    let gateway = start(folder.path(), &keys);
+    deliver(&gateway, &["bob@example.org"], "Hello again");
+    assert_eq!(found("bob@"), [["CORRESPONDENT_OF_COLLEAGUE"], ["CORRESPONDENT_OF_COLLEAGUE"]]);
+}

@@ -4,6 +4,7 @@ mod dns;
 mod general;
 mod learn;
 mod listener;
+mod reputation;
 mod route;
 mod smtp;
 mod tls;
@@ -63,6 +64,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
         &smtp::SMTP,
         &smtp::RELAY,
         &learn::LEARN,
+        &reputation::REPUTATION,
         &general::LAST,
     ]
     .into_iter()
@@ -71,7 +73,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
 
 /// Returns every table that may be repeated.
 pub(super) fn tables() -> impl Iterator<Item = &'static Tables> {
-    [&listener::TABLES[..], &route::TABLES, &learn::TABLES].into_iter().flatten()
+    [&listener::TABLES[..], &route::TABLES, &learn::TABLES, &reputation::TABLES].into_iter().flatten()
 }
 
 /// Returns every kind of table in line.
@@ -140,6 +142,8 @@ pub(super) fn blank() -> Config {
         scan_concurrency: 0,
         scan_exempt_networks: Vec::new(),
         scan_timeout: Duration::ZERO,
+        reputation: crate::reputation::Config::default(),
+        lists: Vec::new(),
         learn_implied: false,
         learn_automatic: false,
         learn_traps: Vec::new(),

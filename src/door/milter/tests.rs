@@ -14,6 +14,7 @@ use crate::policy::{Exemption, OnDegraded, Policy, Thresholds};
 use crate::privacy::{InstallationKey, PseudonymKey};
 use crate::quarantine::{Config, Quarantine, Query, Scope};
 use crate::relay::{NextHop, Relay};
+use crate::reputation::Reputation;
 use crate::rules::{Organisation, RuleSet, Source};
 use crate::scan::{self, Learned, Rules, Scanner};
 use crate::store::{self, Bodies, Records};
@@ -61,7 +62,13 @@ impl House {
                 clock: Arc::clone(&clock),
             },
             relay: Relay::new(crate::relay::Config::new(nowhere, "gw.example")),
-            scanner: Scanner::new(config, rules, learned).unwrap(),
+            scanner: Scanner::new(
+                config,
+                rules,
+                learned,
+                Reputation::new(Default::default(), &InstallationKey::new([0; 32])),
+            )
+            .unwrap(),
             unscanned: Arc::new([]),
             implies: true,
             learns_by_itself: false,
