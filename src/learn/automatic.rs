@@ -72,6 +72,7 @@ mod tests {
             bayes,
             for_spam: Vec::new(),
             for_ham: Vec::new(),
+            traits: Vec::new(),
         };
         assert_eq!(sure_label(&opinion, rules, given), expected, "{score} {bayes} {rules} {given}");
     }

@@ -1,6 +1,7 @@
 //! What learns, of any size: a linear model for each of three views, and the Bayes filter.
 
 use super::bayes::Bayes;
+use super::extract::Extracted;
 use super::features::{Features, View};
 use super::linear::Linear;
 
@@ -8,6 +9,9 @@ use super::linear::Linear;
 const RATES: [f64; 3] = [0.45, 0.6, 0.45];
 /// Lessons at which the linear models have half their voice.
 const START: f64 = 20.0;
+
+/// Features of the header of which it is told how much they weigh; some say the same.
+const STRONGEST: usize = 12;
 
 /// The models of one layer.
 #[derive(Clone, PartialEq)]
@@ -42,11 +46,36 @@ impl Learner {
         spam.saturating_add(ham)
     }
 
+    /// Returns the bytes of its tables.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let linear: usize = self.linear.iter().map(|linear| size_of_val(linear.weights.as_slice())).sum();
+        let counts: usize = self.bayes.tables.iter().map(|table| size_of_val(table.as_slice())).sum();
+        2 * linear + counts
+    }
+
     /// Returns what each linear model says.
     pub(super) fn margins(&self, features: &Features) -> [f64; 3] {
         let [header, relations, body] = &self.linear;
         let [of_header, of_relations, of_body] = views(features);
         [header.margin(&of_header), relations.margin(&of_relations), body.margin(&of_body)]
+    }
+
+    /// Returns what of the header moves its linear model most, either way, the strongest first: places in the words of a
+    /// message, and the log-odds that each adds.
+    pub(super) fn strongest(&self, extracted: &Extracted) -> Vec<(usize, f64)> {
+        let [header, ..] = &self.linear;
+        let [of_header, ..] = views(&extracted.features);
+        let origins = extracted.words.origins.iter().enumerate();
+        let of_header_alone = origins.filter(|(_, origin)| origin.kind.view() == View::Header);
+        let mut parts: Vec<(usize, f64)> =
+            of_header_alone.map(|(place, origin)| (place, header.part(origin.slot, &of_header))).collect();
+        let strongest_first = |(_, a): &(usize, f64), (_, b): &(usize, f64)| b.abs().total_cmp(&a.abs());
+        if parts.len() > STRONGEST {
+            parts.select_nth_unstable_by(STRONGEST, strongest_first);
+            parts.truncate(STRONGEST);
+        }
+        parts.sort_by(|a, b| strongest_first(a, b).then(a.0.cmp(&b.0)));
+        parts
     }
 
     /// Moves the weights towards a label, each view on its own error; `said` is what was said in each.

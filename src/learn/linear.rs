@@ -41,6 +41,12 @@ impl Linear {
         sum * value(slots)
     }
 
+    /// Returns the part of [`Linear::margin`] that comes from one of `slots`.
+    pub(super) fn part(&self, slot: u32, slots: &[&[u32]]) -> f64 {
+        let weight = self.weights.get((slot >> self.shift) as usize).copied().unwrap_or_default();
+        f64::from(weight) * value(slots)
+    }
+
     /// Moves the weights towards a label, on the error of this view alone: `margin` is what was said of these slots.
     /// `share` lessens the rate.
     pub(super) fn learn(&mut self, slots: &[&[u32]], margin: f64, is_spam: bool, share: f64) {

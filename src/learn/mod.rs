@@ -38,7 +38,7 @@ pub use hash::FeatureKey;
 pub use layer::{Base, Layer};
 pub use measure::{Measures, Scored, calibration_error, measure};
 pub use model::{MIN_LESSONS, Model};
-pub use opinion::{Evidence, Opinion, State, difference};
+pub use opinion::{Evidence, Opinion, State, Trait, difference};
 pub use snapshot::{InvalidSnapshot, MAX_SNAPSHOT_BYTES};
 pub use unspoken::{Unspoken, UnspokenRings};
 

@@ -11,9 +11,10 @@ use super::extract::Extracted;
 use super::features::{Features, SLOT_BITS};
 use super::layer::{Base, Layer};
 use super::learner::{Learner, fade};
-use super::opinion::{Opinion, State, logistic};
+use super::opinion::{Opinion, State, Trait, logistic};
 use super::rehearsal::Rehearsal;
 use super::{Label, Lesson, Weight};
+use crate::privacy::Redacted;
 
 /// A lesson that no person gave moves them by this share.
 const HALF: f64 = 0.5;
@@ -36,6 +37,9 @@ const AGREEMENT: f64 = 2.0;
 const MAX_AGAINST_A_DAY: u32 = 3;
 const LESSONS_FOR_ANOTHER: u32 = 200;
 const HOURS_A_DAY: i64 = 24;
+/// What is told of how the header is written: so much, where it adds so much to the score.
+const MAX_TRAITS: usize = 3;
+const LEAST_TRAIT: f64 = 0.02;
 /// Most teachers that are remembered by themselves.
 pub(super) const MAX_TEACHERS: usize = 10_000;
 
@@ -181,6 +185,11 @@ impl Model {
         (self.calibration.ham_to, self.calibration.spam_from)
     }
 
+    /// Returns the bytes that the model takes at most: its tables, and what is heard again.
+    pub fn memory_bytes(&self) -> usize {
+        self.learner.memory_bytes() + Rehearsal::MEMORY_BYTES
+    }
+
     /// Returns the number of the last step taken; 0 before the first.
     pub fn sequence(&self) -> i64 {
         self.sequence
@@ -209,7 +218,24 @@ impl Model {
             bayes: weighed.probability,
             for_spam,
             for_ham,
+            traits: self.traits(extracted),
         })
+    }
+
+    /// Returns what weighs most of how the header is written.
+    fn traits(&self, extracted: &Extracted) -> Vec<Trait> {
+        let fade = fade(self.count());
+        let mut traits: Vec<Trait> = Vec::new();
+        for (place, adds) in self.learner.strongest(extracted) {
+            let Some(origin) = extracted.words.origins.get(place) else { continue };
+            let words = Redacted::new(extracted.words.describe(origin));
+            let adds = adds * fade;
+            let is_new = traits.iter().all(|each| each.words != words);
+            if traits.len() < MAX_TRAITS && is_new && adds.abs() >= LEAST_TRAIT {
+                traits.push(Trait { words, adds });
+            }
+        }
+        traits
     }
 
     /// Judges a message for somebody who has layers, the widest first, on the scale on which [`Model::judge`] does;
@@ -248,6 +274,7 @@ impl Model {
             bayes: self.learner.bayes.weigh(features, self.count()).probability,
             for_spam,
             for_ham,
+            traits: Vec::new(),
         })
     }
 

@@ -32,6 +32,15 @@ pub struct Evidence {
     pub ham: u32,
 }
 
+/// How something in the way a header is written weighs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trait {
+    /// What it is, for a person.
+    pub words: Redacted<String>,
+    /// What it adds to the score.
+    pub adds: f64,
+}
+
 /// A judgement of one message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Opinion {
@@ -51,6 +60,8 @@ pub struct Opinion {
     pub for_spam: Vec<Evidence>,
     /// The words that speak for ham, the strongest first, five at most.
     pub for_ham: Vec<Evidence>,
+    /// What weighs most of how the header is written, for either side, the strongest first, three at most.
+    pub traits: Vec<Trait>,
 }
 
 /// Returns the probability of these log-odds.
@@ -77,8 +88,20 @@ impl Opinion {
                 ("BAYES_UNSURE", words, "It is like spam and like wanted mail, or like neither")
             }
         };
-        let explanation =
+        let mut explanation =
             if words.is_empty() { format!("{intro}.") } else { format!("{intro}: {}.", words.join(", ")) };
+        let speaks = |adds: f64| match self.state {
+            State::Spam => adds > 0.0,
+            State::Ham => adds < 0.0,
+            State::Unsure => true,
+        };
+        let traits = self.traits.iter().filter(|each| speaks(each.adds));
+        let traits: Vec<String> = traits
+            .map(|each| format!("{} ({:+.1})", each.words.expose(), SPAM_POINTS * each.adds / self.spam_from))
+            .collect();
+        if !traits.is_empty() {
+            explanation.push_str(&format!(" How its header is written weighs too: {}.", traits.join(", ")));
+        }
         Finding::new(Symbol::fixed(symbol), self.points(), explanation)
     }
 }
@@ -119,6 +142,7 @@ mod tests {
             bayes: 0.5,
             for_spam: Vec::new(),
             for_ham: Vec::new(),
+            traits: Vec::new(),
         }
     }
 
@@ -137,11 +161,15 @@ mod tests {
         let base = Opinion {
             for_spam: vec![evidence("offer")],
             for_ham: vec![evidence("minutes")],
+            traits: vec![
+                Trait { words: Redacted::new("the form of Date".to_owned()), adds: 0.4 },
+                Trait { words: Redacted::new("a header field X".to_owned()), adds: -0.2 },
+            ],
             ..opinion(1.0, 4.0)
         };
         for (state, symbol, named) in [
-            (State::Spam, "BAYES_SPAM", &["offer (4 spam, 1 ham)"][..]),
-            (State::Ham, "BAYES_HAM", &["minutes (4 spam, 1 ham)"]),
+            (State::Spam, "BAYES_SPAM", &["offer (4 spam, 1 ham)", "the form of Date (+0.5)"][..]),
+            (State::Ham, "BAYES_HAM", &["minutes (4 spam, 1 ham)", "a header field X (-0.2)"]),
             (State::Unsure, "BAYES_UNSURE", &["offer", "minutes"]),
         ] {
             let finding = Opinion { state, ..base.clone() }.finding();

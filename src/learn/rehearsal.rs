@@ -37,6 +37,9 @@ pub(super) struct Rehearsal {
 }
 
 impl Rehearsal {
+    /// Bytes that are kept, with lessons of the usual length.
+    pub(super) const MEMORY_BYTES: usize = 2 * KEPT * MAX_BYTES / 2;
+
     /// Keeps a lesson; returns one of the other label where it is time to hear that again.
     pub(super) fn learn(&mut self, features: &Features, label: Label) -> Option<Features> {
         let is_spam = label == Label::Spam;

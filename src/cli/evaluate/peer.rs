@@ -22,6 +22,8 @@ pub(super) enum Name {
     Bogofilter,
     /// `spamd` with its stock rules and Bayes filter, without the network.
     Spamassassin,
+    /// `rspamd` with its stock rules and Bayes filter over `redis-server`, without what asks the network.
+    Rspamd,
 }
 
 /// What another filter says of a message.
@@ -41,11 +43,25 @@ pub(super) enum Peer {
         has_learned: bool,
     },
     Spamassassin {
-        child: Child,
+        _spamd: Running,
         port: u16,
         _folder: TempDir,
     },
+    Rspamd {
+        _rspamd: Running,
+        _redis: Running,
+        /// Where it scans, and where it learns.
+        ports: [u16; 2],
+        _folder: TempDir,
+    },
 }
+
+/// A program that ends when nobody needs it.
+pub(super) struct Running(Child);
+
+/// Modules of Rspamd that ask the network.
+const NETWORKED: [&str; 10] =
+    ["rbl", "spf", "dkim", "arc", "dmarc", "asn", "mx_check", "fuzzy_check", "phishing", "url_redirector"];
 
 impl Peer {
     /// Starts a filter that has learned nothing.
@@ -54,30 +70,64 @@ impl Peer {
     /// The program is not installed, or does not start.
     pub(super) fn start(name: Name) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        if name == Name::Bogofilter {
-            return Ok(Peer::Bogofilter { folder, has_learned: false });
+        match name {
+            Name::Bogofilter => Ok(Peer::Bogofilter { folder, has_learned: false }),
+            Name::Spamassassin => Peer::start_spamd(folder),
+            Name::Rspamd => Peer::start_rspamd(folder),
         }
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    }
+
+    fn start_rspamd(folder: TempDir) -> anyhow::Result<Self> {
+        let [scans, learns, stores] = [free_port()?, free_port()?, free_port()?];
+        let path = folder.path();
+        let local = path.join("local.d");
+        std::fs::create_dir(&local)?;
+        let write = |name: &str, text: String| std::fs::write(local.join(name), text);
+        write("worker-normal.inc", format!("bind_socket = \"127.0.0.1:{scans}\";\ncount = 1;\n"))?;
+        let controller = format!("bind_socket = \"127.0.0.1:{learns}\";\nsecure_ip = \"127.0.0.1\";\n");
+        write("worker-controller.inc", controller)?;
+        for worker in ["proxy", "fuzzy"] {
+            write(&format!("worker-{worker}.inc"), "enabled = false;\n".to_owned())?;
+        }
+        for module in NETWORKED {
+            write(&format!("{module}.conf"), "enabled = false;\n".to_owned())?;
+        }
+        let dns =
+            "dns { nameserver = [\"127.0.0.1:1\"]; timeout = 0.05s; retransmits = 1; }\npidfile = false;\n";
+        write("options.inc", dns.to_owned())?;
+        let log = path.join("log");
+        let logging = format!("type = \"file\";\nfilename = \"{}\";\nlevel = \"error\";\n", log.display());
+        write("logging.inc", logging)?;
+        write("redis.conf", format!("servers = \"127.0.0.1:{stores}\";\n"))?;
+        write("classifier-bayes.conf", "backend = \"redis\";\nautolearn = false;\n".to_owned())?;
+        let mut redis = Command::new("redis-server");
+        redis
+            .args(["--bind", "127.0.0.1", "--save", "", "--port", &stores.to_string()])
+            .arg("--dir")
+            .arg(path);
+        let redis = Running::start(redis, "redis-server", stores)?;
+        let mut rspamd = Command::new("rspamd");
+        rspamd.args(["-f", "-i", "-c", "/etc/rspamd/rspamd.conf"]);
+        for name in ["LOCAL_CONFDIR", "DBDIR", "RUNDIR"] {
+            rspamd.arg("--var").arg(format!("{name}={}", path.display()));
+        }
+        let rspamd = Running::start(rspamd, "rspamd", learns)?;
+        Ok(Peer::Rspamd { _rspamd: rspamd, _redis: redis, ports: [scans, learns], _folder: folder })
+    }
+
+    fn start_spamd(folder: TempDir) -> anyhow::Result<Self> {
+        let port = free_port()?;
         let path = folder.path().display();
-        let child = Command::new("spamd")
+        let mut spamd = Command::new("spamd");
+        spamd
             .args(["--local", "--nouser-config", "--allow-tell", "--max-children=1", "--syslog=null"])
             .args(["--listen=127.0.0.1", "--allowed-ips=127.0.0.1", &format!("--port={port}")])
             .arg(format!("--helper-home-dir={path}"))
             .arg(format!("--cf=bayes_path {path}/bayes"))
             .args(["--cf=use_bayes 1", "--cf=bayes_auto_learn 0", "--cf=bayes_learn_to_journal 0"])
-            .env("HOME", folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("starting spamd: is Debian's package of that name installed?")?;
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            if Instant::now() > deadline {
-                bail!("spamd did not begin to listen");
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(Peer::Spamassassin { child, port, _folder: folder })
+            .env("HOME", folder.path());
+        let spamd = Running::start(spamd, "spamd", port)?;
+        Ok(Peer::Spamassassin { _spamd: spamd, port, _folder: folder })
     }
 
     /// Asks what it thinks of a message.
@@ -101,6 +151,14 @@ impl Peer {
                 let score = score.split('/').next().unwrap_or_default().trim().parse()?;
                 Ok(Said { score, is_spam: kind.trim() == "True" })
             }
+            Peer::Rspamd { ports: [port, _], .. } => {
+                let said: serde_json::Value = serde_json::from_str(&rspamd(*port, "checkv2", raw)?)?;
+                let score = said.get("score").and_then(serde_json::Value::as_f64);
+                let action = said.get("action").and_then(serde_json::Value::as_str);
+                let (score, action) = score.zip(action).context("rspamd gave no score")?;
+                let passes = ["no action", "greylist"].contains(&action);
+                Ok(Said { score, is_spam: !passes })
+            }
         }
     }
 
@@ -118,22 +176,65 @@ impl Peer {
                 let head = format!("Message-class: {}\r\nSet: local\r\n", label.as_str());
                 spamd(*port, "TELL", &head, raw)?;
             }
+            Peer::Rspamd { ports: [_, port], .. } => {
+                rspamd(*port, if label == Label::Spam { "learnspam" } else { "learnham" }, raw)?;
+            }
         }
         Ok(())
     }
 }
 
-impl Drop for Peer {
-    fn drop(&mut self) {
-        if let Peer::Spamassassin { child, .. } = self {
-            // It ends its own children when it is asked to.
-            let asked = Command::new("kill").arg(child.id().to_string()).status();
-            if !asked.is_ok_and(|status| status.success()) {
-                child.kill().ok();
+impl Running {
+    /// Starts a program, and waits until it listens.
+    fn start(mut command: Command, name: &str, port: u16) -> anyhow::Result<Self> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut running = Running(
+            child.with_context(|| format!("starting {name}: is Debian's package of that name installed?"))?,
+        );
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            if let Some(status) = running.0.try_wait()? {
+                bail!("{name} ended at once: {status}");
             }
-            child.wait().ok();
+            if Instant::now() > deadline {
+                bail!("{name} did not begin to listen");
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
+        Ok(running)
     }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It ends its own children when it is asked to.
+        let asked = Command::new("kill").arg(self.0.id().to_string()).status();
+        if !asked.is_ok_and(|status| status.success()) {
+            self.0.kill().ok();
+        }
+        self.0.wait().ok();
+    }
+}
+
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Asks Rspamd over HTTP. That it knows a message already is no error.
+fn rspamd(port: u16, path: &str, raw: &[u8]) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "POST /{path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n", raw.len())?;
+    stream.write_all(raw)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").context("rspamd gave no answer")?;
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    if !["200", "204", "208", "404"].contains(&status) {
+        bail!("rspamd: {}", head.lines().next().unwrap_or_default());
+    }
+    Ok(body.to_owned())
 }
 
 /// Runs bogofilter over a message: 0 says spam, 1 ham, 2 unsure, 3 and more that it failed.

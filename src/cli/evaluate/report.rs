@@ -7,8 +7,8 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use super::peer::Peer;
-use super::{Evaluation, Filter, Judged};
-use crate::learn::{Measures, State, calibration_error, measure};
+use super::{Evaluation, Filter, Judged, Sample};
+use crate::learn::{Measures, Model, State, View, calibration_error, measure};
 
 /// How many messages from a start are looked at, and where they are measured.
 const FROM_START: [usize; 3] = [50, 200, 1_000];
@@ -71,6 +71,10 @@ impl Evaluation<'_> {
             .filter_map(|(place, found)| Some((found.probability, self.samples.get(*place)?.is_spam)))
             .collect();
         let a_second = |count: f64, took: Duration| count / took.as_secs_f64().max(1e-9);
+        let of = |sample: &Sample| {
+            View::ALL.map(|view| sample.extracted.features.view(view).len()).iter().sum::<usize>()
+        };
+        let features = self.samples.iter().map(of).sum::<usize>() as f64;
         let rows = [
             ("messages", judged.len() as f64),
             ("spam", spam as f64),
@@ -83,6 +87,8 @@ impl Evaluation<'_> {
             ("spam missed % at 0.01 % ham lost", measures.missed_at_hundredth),
             ("calibration error %", calibration_error(&probabilities)),
             ("unsure %", 100.0 * unsure as f64 / judged.len().max(1) as f64),
+            ("features a message", features / self.samples.len().max(1) as f64),
+            ("memory of the model, MiB", Model::new().memory_bytes() as f64 / f64::from(1 << 20)),
             ("classified a second", a_second(judged.len() as f64, self.classifying)),
             ("learned a second", a_second(f64::from(self.lessons), self.learning)),
         ];

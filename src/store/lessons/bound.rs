@@ -81,7 +81,7 @@ impl LessonLog {
         let rows = sqlx::query(
             "SELECT sequence FROM (
                  SELECT sequence, learned_at, row_number() OVER (PARTITION BY layer ORDER BY sequence DESC) AS place
-                 FROM lessons WHERE layer <> '')
+                 FROM lessons WHERE layer > '')
              WHERE learned_at < ? OR place > ?",
         )
         .bind(bound.oldest.unix_timestamp())

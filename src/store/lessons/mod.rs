@@ -367,7 +367,7 @@ impl LessonLog {
     /// # Errors
     /// [`LessonError::Store`].
     pub async fn layers_after(&self, sequence: i64) -> Result<Vec<String>, LessonError> {
-        let query = "SELECT DISTINCT layer FROM lessons WHERE sequence > ? AND layer <> ''";
+        let query = "SELECT DISTINCT layer FROM lessons WHERE sequence > ? AND layer > ''";
         Ok(sqlx::query_scalar(query).bind(sequence).fetch_all(&self.pool).await?)
     }
 
