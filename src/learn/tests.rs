@@ -148,7 +148,14 @@ fn opinions_follow_the_lessons_and_name_their_words() {
     let finding = spam.finding();
     assert!(finding.score.points() > 5.0);
     assert!(finding.explanation.expose().contains("(100 spam, 0 ham)"), "{}", finding.explanation.expose());
+    // What of the header weighs most is told as well, with the side that it is on.
+    let weighs = |opinion: &Opinion, words: &str, sign: f64| {
+        opinion.traits.iter().any(|each| each.words.expose().contains(words) && each.adds * sign > 0.0)
+    };
+    assert!(weighs(&spam, "in the subject", 1.0), "{:?}", spam.traits.len());
+    assert!(finding.explanation.expose().contains("How its header is written weighs too: "));
     let ham = model.judge(&mail("Minutes of the meeting", "We talked about the agenda on Tuesday")).unwrap();
+    assert!(weighs(&ham, "in the subject", -1.0) && ham.traits.len() <= 3);
     assert_eq!(ham.state, State::Ham);
     assert!(ham.finding().score.points() < 0.0);
     let neither = model.judge(&mail("Zzz", "qqq")).unwrap();

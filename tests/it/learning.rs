@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::parts::{Client, Gateway, eventually, maildir, message, printed, run, scratch};
+use crate::parts::{Client, Gateway, eventually, is_nightly, maildir, message, printed, run, scratch};
+use crate::vitals::metric;
 
 /// Teaches an installation newsletters as wanted and lotteries as not.
 fn teach_all(folder: &Path) {
@@ -169,4 +170,40 @@ fn who_wrote_to_somebody_knows_them_and_what_is_on_a_list_is_told() {
     let gateway = start(folder.path(), &keys);
     deliver(&gateway, &["bob@example.org"], "Hello again");
     assert_eq!(found("bob@"), [["CORRESPONDENT_OF_COLLEAGUE"], ["CORRESPONDENT_OF_COLLEAGUE"]]);
+}
+
+#[test]
+fn sigkill_while_snapshots_are_written_costs_no_lesson() {
+    const LESSONS: usize = 1_010;
+    let rounds: u64 = if is_nightly() { 40 } else { 3 };
+    let folder = scratch();
+    let mut expected = 0;
+    for round in 0..rounds {
+        let gateway = start(folder.path(), "");
+        let mut mbox = String::new();
+        for number in 0..LESSONS {
+            let text = message(&format!("lesson {round} {number}"), &format!("words of lesson {number}"));
+            mbox.push_str(&format!("From a@example.org Mon Nov  2 10:00:00 2026\n{text}\n"));
+        }
+        fs::write(folder.path().join("lessons"), mbox).unwrap();
+        let label = if round % 2 == 0 { "--ham" } else { "--spam" };
+        let learned = printed(&run(folder.path(), &["learn", label, "lessons"]));
+        assert!(learned.contains("1010 learned"), "{learned}");
+        expected += LESSONS;
+        // A snapshot is due after a thousand lines. It is killed at some point before, in or after it.
+        eventually("the model", || {
+            metric(gateway.web, "lazaret_model_lessons")
+                .filter(|lessons| *lessons == expected || round % 3 == 2)
+        });
+        std::thread::sleep(std::time::Duration::from_millis(37 * round % 200));
+        gateway.kill();
+    }
+    let gateway = start(folder.path(), "");
+    eventually("the model after the last kill", || {
+        metric(gateway.web, "lazaret_model_lessons").filter(|lessons| *lessons == expected)
+    });
+    assert!(gateway.stop().success());
+    let rebuilt = printed(&run(folder.path(), &["learn", "rebuild"]));
+    let ham = LESSONS * usize::try_from(rounds - rounds / 2).unwrap();
+    assert!(rebuilt.contains(&format!("folded {ham} ham and {} spam", expected - ham)), "{rebuilt}");
 }

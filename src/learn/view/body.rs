@@ -13,7 +13,7 @@ const HIDDEN_TOKENS: usize = 200;
 /// Links that are looked at, and their bytes.
 const LINKS: usize = 100;
 const LINK_BYTES: usize = 200;
-const LINKS_BYTES: usize = 1_000;
+const LINKS_BYTES: usize = 2_000;
 
 /// Returns the text that counts: subject, where the links lead, visible text. Links come first, for the text of most
 /// mail is longer than what is looked at.
