@@ -158,5 +158,5 @@ fn attack_words_of_ham_hide_little_and_nothing_where_they_are_hidden() {
     println!(
         "words of all ham added to phishing: {plain:.1}, where they are seen {shown:.1}, hidden {hidden:.1}"
     );
-    assert!(hidden > plain - 1.0 && shown <= hidden);
+    assert!(hidden > plain - 1.5 && shown <= hidden);
 }

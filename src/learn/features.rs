@@ -5,8 +5,8 @@
 
 use thiserror::Error;
 
-/// Bits of a slot. With 2^18 the measured collections are learned as well.
-pub(super) const SLOT_BITS: u32 = 20;
+/// Bits of a slot. With 2^20 the measured collections are learned no better.
+pub(super) const SLOT_BITS: u32 = 18;
 
 /// Most slots that a view may hold.
 pub const MAX_SLOTS: usize = 8_192;
@@ -14,7 +14,7 @@ pub const MAX_SLOTS: usize = 8_192;
 /// Most bytes of encoded features.
 pub const MAX_ENCODED_BYTES: usize = 128 * 1024;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const MAX_VIEWS: usize = 16;
 
 /// A side from which a message is looked at.
@@ -28,11 +28,13 @@ pub enum View {
     Grams,
     /// What it says, by words.
     Tokens,
+    /// Whose it is: one slot, which no model looks at.
+    Sender,
 }
 
 impl View {
     /// All views, in the order of their numbers.
-    pub const ALL: [View; 4] = [View::Header, View::Relations, View::Grams, View::Tokens];
+    pub const ALL: [View; 5] = [View::Header, View::Relations, View::Grams, View::Tokens, View::Sender];
 
     fn name(self) -> &'static [u8] {
         match self {
@@ -40,6 +42,7 @@ impl View {
             View::Relations => b"relations",
             View::Grams => b"grams",
             View::Tokens => b"tokens",
+            View::Sender => b"sender",
         }
     }
 }
@@ -47,7 +50,7 @@ impl View {
 /// The slots of one message by view, each sorted and without duplicates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Features {
-    views: [Vec<u32>; 4],
+    views: [Vec<u32>; 5],
 }
 
 /// Why stored features cannot be read.
@@ -64,7 +67,7 @@ pub enum InvalidFeatures {
 impl Features {
     /// Takes the slots of each view in the order of [`View::ALL`], in any order themselves; those over
     /// [`MAX_SLOTS`] are left out.
-    pub fn new(mut views: [Vec<u32>; 4]) -> Self {
+    pub fn new(mut views: [Vec<u32>; 5]) -> Self {
         for slots in &mut views {
             slots.retain(|slot| slot >> SLOT_BITS == 0);
             sort(slots);
@@ -74,9 +77,14 @@ impl Features {
         Features { views }
     }
 
-    /// Returns the slots of a view, ascending, each below 2^20.
+    /// Returns the slots of a view, ascending, each below 2^18.
     pub fn view(&self, view: View) -> &[u32] {
         self.views.get(view as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns whose message it is: the slot of the author's organisation.
+    pub(super) fn sender(&self) -> Option<u32> {
+        self.view(View::Sender).first().copied()
     }
 
     /// Writes the features: a version byte, the number of views, then for each view its name and its slots,
@@ -235,21 +243,21 @@ mod tests {
 
     #[test]
     fn stored_features_are_read_by_view() {
-        check(b"\x02\x00", Ok(&[]));
-        check(b"\x02\x01\x06tokens\x03\x05\x01\x7f", Ok(&[5, 6, 133]));
-        check(b"\x02\x02\x06colour\x02\x00\x00\x06tokens\x01\x00", Ok(&[0]));
+        check(b"\x03\x00", Ok(&[]));
+        check(b"\x03\x01\x06tokens\x03\x05\x01\x7f", Ok(&[5, 6, 133]));
+        check(b"\x03\x02\x06colour\x02\x00\x00\x06tokens\x01\x00", Ok(&[0]));
     }
 
     #[test]
     fn malformed_features_are_refused() {
         check(b"", Err(InvalidFeatures::Malformed));
-        check(b"\x01\x00", Err(InvalidFeatures::Version));
-        check(b"\x02\x11", Err(InvalidFeatures::Malformed));
-        check(b"\x02\x01\x06tokens\x02\x05\x00", Err(InvalidFeatures::Malformed));
-        check(b"\x02\x01\x06tokens\x05\xff\xff\xff\xff\x0f", Err(InvalidFeatures::Malformed));
-        check(b"\x02\x01\x06tokens\x05\xff\xff\xff\xff\xff", Err(InvalidFeatures::Malformed));
-        check(b"\x02\x01\x06tokens\xff\xff\xff\xff\x0f\x01", Err(InvalidFeatures::Malformed));
-        check(b"\x02\x01\x06tokens\x01\x05\x00", Err(InvalidFeatures::Malformed));
+        check(b"\x02\x00", Err(InvalidFeatures::Version));
+        check(b"\x03\x11", Err(InvalidFeatures::Malformed));
+        check(b"\x03\x01\x06tokens\x02\x05\x00", Err(InvalidFeatures::Malformed));
+        check(b"\x03\x01\x06tokens\x05\xff\xff\xff\xff\x0f", Err(InvalidFeatures::Malformed));
+        check(b"\x03\x01\x06tokens\x05\xff\xff\xff\xff\xff", Err(InvalidFeatures::Malformed));
+        check(b"\x03\x01\x06tokens\xff\xff\xff\xff\x0f\x01", Err(InvalidFeatures::Malformed));
+        check(b"\x03\x01\x06tokens\x01\x05\x00", Err(InvalidFeatures::Malformed));
         check(&vec![2; MAX_ENCODED_BYTES + 1], Err(InvalidFeatures::Malformed));
     }
 
@@ -257,7 +265,7 @@ mod tests {
     fn the_fullest_message_stays_inside_the_limit() {
         let step = (1 << SLOT_BITS) / u32::try_from(MAX_SLOTS).unwrap();
         let slots: Vec<u32> = (0..).step_by(step as usize).take(2 * MAX_SLOTS).collect();
-        let features = Features::new([const { Vec::new() }; 4].map(|_: Vec<u32>| slots.clone()));
+        let features = Features::new([const { Vec::new() }; 5].map(|_: Vec<u32>| slots.clone()));
         assert_eq!(features.view(View::Grams).len(), MAX_SLOTS);
         assert!(features.encode().len() <= MAX_ENCODED_BYTES);
     }
@@ -269,7 +277,7 @@ mod tests {
     proptest! {
         #[test]
         fn features_survive_a_round_trip(
-            views in prop::array::uniform4(prop::collection::vec(0u32..1 << SLOT_BITS, 0..300))
+            views in prop::array::uniform5(prop::collection::vec(0u32..1 << SLOT_BITS, 0..300))
         ) {
             let features = Features::new(views);
             prop_assert_eq!(Features::decode(&features.encode()), Ok(features));

@@ -12,7 +12,7 @@ use super::learner::{Learner, fade};
 use super::opinion::Evidence;
 use super::{Extracted, Label, Lesson, Weight};
 
-/// Cells of a table: a sixteenth of those of the shared model.
+/// Cells of a table: a quarter of those of the shared model.
 const BITS: u32 = 16;
 
 /// What was said of a message so far: log-odds by view, whose sum is the score, after so many lessons.

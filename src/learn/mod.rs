@@ -9,6 +9,7 @@
 
 mod automatic;
 mod bayes;
+mod budget;
 mod calibration;
 mod extract;
 mod features;

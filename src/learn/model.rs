@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::budget::{Budgets, remembered};
 use super::calibration::Calibration;
 use super::extract::Extracted;
 use super::features::{Features, SLOT_BITS};
@@ -29,21 +30,13 @@ const CONTRADICTION: f64 = 6.0;
 const CONTRADICTION_MEMORY: f64 = 200.0;
 const TOLERATED: f64 = 0.01;
 const SLOWEST: f64 = 0.05;
-/// Lessons that the model takes from one person in an hour.
-const MAX_LESSONS_AN_HOUR: u32 = 100;
-/// The models agree with a lesson from this score on. Of others they take so few from one person in a day, and one more
-/// for so many lessons in all: who is alone with an opinion does not change that of all.
+/// The models agree with a lesson from this score on.
 const AGREEMENT: f64 = 2.0;
-const MAX_AGAINST_A_DAY: u32 = 3;
-const LESSONS_FOR_ANOTHER: u32 = 200;
-const HOURS_A_DAY: i64 = 24;
 /// What is told of how the header is written: so much, where it adds so much to the score.
 const MAX_TRAITS: usize = 3;
 const LEAST_TRAIT: f64 = 0.02;
-/// Most teachers that are remembered by themselves.
-pub(super) const MAX_TEACHERS: usize = 10_000;
 
-/// Everything learned up to one line of the log. About 52 MiB, whatever was learned.
+/// Everything learned up to one line of the log. About 22 MiB, whatever was learned.
 #[derive(Clone, PartialEq)]
 pub struct Model {
     pub(super) sequence: i64,
@@ -51,20 +44,10 @@ pub struct Model {
     pub(super) calibration: Calibration,
     /// What is heard again.
     pub(super) rehearsal: Rehearsal,
-    /// What is remembered of those who taught.
-    pub(super) teachers: BTreeMap<u32, Teacher>,
-}
-
-/// What is remembered of somebody who taught.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Teacher {
-    /// How often their last lessons contradicted the models.
-    pub(super) contradicts: f64,
-    /// The hour of the last lesson, and the lessons in it.
-    pub(super) hour: i64,
-    pub(super) lessons: u32,
-    /// Lessons against the models on that day.
-    pub(super) against: u32,
+    /// How often the last lessons of each teacher contradicted the models.
+    pub(super) contradicts: BTreeMap<u32, f64>,
+    /// How much they taught lately.
+    pub(super) budgets: Budgets,
 }
 
 impl Model {
@@ -75,7 +58,8 @@ impl Model {
             learner: Learner::new(SLOT_BITS),
             calibration: Calibration::new(),
             rehearsal: Rehearsal::default(),
-            teachers: BTreeMap::new(),
+            contradicts: BTreeMap::new(),
+            budgets: Budgets::default(),
         }
     }
 
@@ -97,7 +81,9 @@ impl Model {
         let mut share = HALF;
         let mut again = None;
         if *weight == Weight::Whole {
-            if !self.has_room(*teacher, *hour, contradiction) {
+            // What the models are sure of moves them little; so early they are sure of nothing.
+            let is_against = contradiction > -AGREEMENT && self.count() >= SURE_LESSONS;
+            if !self.budgets.take(*teacher, features.sender(), *hour, is_against, self.learner.count()) {
                 return;
             }
             share = self.trust(*teacher, contradiction);
@@ -131,33 +117,9 @@ impl Model {
             return 1.0;
         }
         let contradicts = contradiction > CONTRADICTION;
-        let often = &mut self.teacher(teacher).contradicts;
+        let often = remembered(&mut self.contradicts, teacher);
         *often += (f64::from(u8::from(contradicts)) - *often) / CONTRADICTION_MEMORY;
         if contradicts { (TOLERATED / *often).clamp(SLOWEST, 1.0) } else { 1.0 }
-    }
-
-    /// Counts a lesson of a teacher, and says whether it is one that the model takes.
-    fn has_room(&mut self, teacher: u32, hour: i64, contradiction: f64) -> bool {
-        // What the models are sure of moves them little; so early they are sure of nothing.
-        let is_against = contradiction > -AGREEMENT && self.count() >= SURE_LESSONS;
-        let most_against = MAX_AGAINST_A_DAY + self.count() / LESSONS_FOR_ANOTHER;
-        let known = self.teacher(teacher);
-        if known.hour / HOURS_A_DAY != hour / HOURS_A_DAY {
-            known.against = 0;
-        }
-        if known.hour != hour {
-            (known.hour, known.lessons) = (hour, 0);
-        }
-        known.lessons = known.lessons.saturating_add(1);
-        known.against = known.against.saturating_add(u32::from(is_against));
-        teacher == 0
-            || (known.lessons <= MAX_LESSONS_AN_HOUR && (!is_against || known.against <= most_against))
-    }
-
-    fn teacher(&mut self, teacher: u32) -> &mut Teacher {
-        let is_known = self.teachers.contains_key(&teacher) || self.teachers.len() < MAX_TEACHERS;
-        // Where there are too many to tell apart, the rest count as one.
-        self.teachers.entry(if is_known { teacher } else { u32::MAX }).or_default()
     }
 
     /// Returns the sum of the linear models.

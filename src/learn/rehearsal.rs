@@ -7,7 +7,7 @@
 use super::hash::finalise;
 use super::{Features, Label};
 
-/// Lessons that are kept of each label, encoded: about 6 KB each.
+/// Lessons that are kept of each label, encoded: about 5 KB each.
 pub(super) const KEPT: usize = 1_024;
 /// Longer ones are not kept: together they must fit into a snapshot.
 const MAX_BYTES: usize = 12 * 1024;

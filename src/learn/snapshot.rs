@@ -5,12 +5,13 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::bayes::Counts;
+use super::budget::{Budget, Budgets, MAX_REMEMBERED};
 use super::features::{read_varint, write_varint};
-use super::model::{MAX_TEACHERS, Model, Teacher};
+use super::model::Model;
 use super::rehearsal::KEPT;
 
 /// First bytes of a snapshot; the last one is its version.
-const MAGIC: &[u8; 8] = b"lazmodl\x02";
+const MAGIC: &[u8; 8] = b"lazmodl\x03";
 const CHECKSUM_BYTES: usize = 32;
 
 /// Most bytes of a snapshot: every cell in use, with the largest counts.
@@ -28,21 +29,27 @@ pub enum InvalidSnapshot {
 }
 
 impl Model {
-    /// Writes the model: format, sequence, lessons, teachers, what is heard again, calibration, then the cells in use of every table,
+    /// Writes the model: format, sequence, lessons, who taught what, what is heard again, calibration, then the cells in use of every table,
     /// each led by how many are not, and SHA-256.
     pub fn snapshot(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(1 << 20);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.sequence.to_le_bytes());
         self.learner.lessons.iter().for_each(|count| write_varint(&mut bytes, *count));
-        write_varint(&mut bytes, u32::try_from(self.teachers.len()).unwrap_or(u32::MAX));
-        for (number, teacher) in &self.teachers {
+        write_varint(&mut bytes, u32::try_from(self.contradicts.len()).unwrap_or(u32::MAX));
+        for (number, contradicts) in &self.contradicts {
             bytes.extend_from_slice(&number.to_le_bytes());
-            bytes.extend_from_slice(&teacher.contradicts.to_le_bytes());
-            bytes.extend_from_slice(&teacher.hour.to_le_bytes());
-            bytes.extend_from_slice(&teacher.lessons.to_le_bytes());
-            bytes.extend_from_slice(&teacher.against.to_le_bytes());
+            bytes.extend_from_slice(&contradicts.to_le_bytes());
         }
+        let Budgets { persons, senders, all } = &self.budgets;
+        for budgets in [persons, senders] {
+            write_varint(&mut bytes, u32::try_from(budgets.len()).unwrap_or(u32::MAX));
+            for (number, budget) in budgets {
+                bytes.extend_from_slice(&number.to_le_bytes());
+                write_budget(&mut bytes, budget);
+            }
+        }
+        write_budget(&mut bytes, all);
         bytes.extend_from_slice(&self.rehearsal.row.to_le_bytes());
         for heard in [&self.rehearsal.spam, &self.rehearsal.ham] {
             bytes.extend_from_slice(&heard.kept.to_le_bytes());
@@ -95,27 +102,22 @@ fn read(bytes: &[u8]) -> Option<Model> {
     for count in &mut model.learner.lessons {
         *count = read_varint(rest).ok()?;
     }
-    let teachers = read_varint(rest).ok()?;
-    if teachers as usize > MAX_TEACHERS + 1 {
-        return None;
-    }
-    for _ in 0..teachers {
+    for _ in 0..read_count(rest, MAX_REMEMBERED + 1)? {
         let number = u32::from_le_bytes(read_array(rest)?);
-        let contradicts = read_number(rest)?;
-        let hour = i64::from_le_bytes(read_array(rest)?);
-        let lessons = u32::from_le_bytes(read_array(rest)?);
-        let against = u32::from_le_bytes(read_array(rest)?);
-        model.teachers.insert(number, Teacher { contradicts, hour, lessons, against });
+        model.contradicts.insert(number, read_number(rest)?);
     }
+    for budgets in [&mut model.budgets.persons, &mut model.budgets.senders] {
+        for _ in 0..read_count(rest, MAX_REMEMBERED + 1)? {
+            let number = u32::from_le_bytes(read_array(rest)?);
+            budgets.insert(number, read_budget(rest)?);
+        }
+    }
+    model.budgets.all = read_budget(rest)?;
     model.rehearsal.row = i32::from_le_bytes(read_array(rest)?);
     for heard in [&mut model.rehearsal.spam, &mut model.rehearsal.ham] {
         heard.kept = u64::from_le_bytes(read_array(rest)?);
         heard.again = u64::from_le_bytes(read_array(rest)?);
-        let lessons = read_varint(rest).ok()? as usize;
-        if lessons > KEPT {
-            return None;
-        }
-        for _ in 0..lessons {
+        for _ in 0..read_count(rest, KEPT)? {
             let length = read_varint(rest).ok()? as usize;
             let (lesson, after) = rest.split_at_checked(length)?;
             heard.lessons.push(lesson.to_vec());
@@ -170,6 +172,23 @@ fn read_table<T>(bytes: &mut &[u8], table: &mut [T], read: impl Fn(&mut &[u8]) -
     Some(())
 }
 
+fn write_budget(bytes: &mut Vec<u8>, budget: &Budget) {
+    bytes.extend_from_slice(&budget.hour.to_le_bytes());
+    bytes.extend_from_slice(&budget.lessons.to_le_bytes());
+    bytes.extend_from_slice(&budget.against.to_le_bytes());
+}
+
+fn read_budget(bytes: &mut &[u8]) -> Option<Budget> {
+    let hour = i64::from_le_bytes(read_array(bytes)?);
+    let lessons = u32::from_le_bytes(read_array(bytes)?);
+    let against = u32::from_le_bytes(read_array(bytes)?);
+    Some(Budget { hour, lessons, against })
+}
+
+fn read_count(bytes: &mut &[u8], most: usize) -> Option<u32> {
+    read_varint(bytes).ok().filter(|count| *count as usize <= most)
+}
+
 fn read_number(bytes: &mut &[u8]) -> Option<f64> {
     Some(f64::from_le_bytes(read_array(bytes)?)).filter(|number| number.is_finite())
 }
@@ -189,11 +208,12 @@ mod tests {
 
     fn taught() -> Model {
         let mut model = Model::new();
-        let slots = |first: u32| vec![first, first + 7, 1_000_000];
+        let slots = |first: u32| vec![first, first + 7, 250_000];
         for sequence in 1..=130 {
             let label = if sequence % 2 == 0 { Label::Ham } else { Label::Spam };
-            let first = if label == Label::Ham { 3 } else { 500_000 };
-            let features = Features::new([slots(first), slots(first), slots(first), slots(first)]);
+            let first = if label == Label::Ham { 3 } else { 125_000 };
+            let features =
+                Features::new([slots(first), slots(first), slots(first), slots(first), vec![first]]);
             let lesson = Lesson { label, features, weight: Weight::Whole, teacher: 7, hour: sequence };
             model.follow(sequence, Some(&lesson));
         }
@@ -217,7 +237,7 @@ mod tests {
     fn foreign_and_damaged_snapshots_are_refused() {
         let good = taught().snapshot();
         check(b"", InvalidSnapshot::Format);
-        check(b"lazmodl\x01", InvalidSnapshot::Format);
+        check(b"lazmodl\x02", InvalidSnapshot::Format);
         check(MAGIC, InvalidSnapshot::Damaged);
         check(&good[..good.len() - 1], InvalidSnapshot::Damaged);
         for at in 0..good.len() {

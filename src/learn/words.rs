@@ -26,6 +26,7 @@ pub(super) enum Kind {
     SubjectGram = 18,
     NameGram = 19,
     BodyGram = 20,
+    Sender = 21,
 }
 
 impl Kind {
@@ -40,6 +41,7 @@ impl Kind {
             Kind::Text | Kind::Hidden => View::Tokens,
             Kind::Relation | Kind::Hop | Kind::SubjectGram | Kind::NameGram => View::Relations,
             Kind::BodyGram => View::Grams,
+            Kind::Sender => View::Sender,
             _ => View::Header,
         }
     }
@@ -95,6 +97,7 @@ impl Words {
             Kind::Attachment => format!("an attachment {text}"),
             Kind::HeaderLink => format!("links to {text}"),
             Kind::Size => format!("the size: {text}"),
+            Kind::Sender => format!("mail of {text}"),
             Kind::Relation => format!("the relation {text}"),
             Kind::Hop => format!("the way: hop {text}"),
             Kind::HeaderGram | Kind::SubjectGram | Kind::NameGram | Kind::BodyGram => {

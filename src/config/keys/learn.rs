@@ -53,7 +53,7 @@ pub(super) static LEARN: [Key; 6] = [
     Key {
         name: "learn.max_lessons",
         default: "200000",
-        meaning: "Lessons that stay in the log, of about 6 KB; the oldest leave first.",
+        meaning: "Lessons that stay in the log, of about 5 KB; the oldest leave first.",
         set: |c, v| value::count(v, 1_000, 10_000_000).map(|x| c.learn_max_lessons = x),
     },
 ];

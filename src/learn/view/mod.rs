@@ -32,7 +32,11 @@ pub(super) fn extract(message: &Message, trail: &Trail<'_>, key: &FeatureKey) ->
     let grams = to.take();
     body::tokens(message, &text, &mut to);
     let tokens = to.take();
-    (Features::new([header, relations, grams, tokens]), to.words)
+    let author = message.from.first().and_then(|author| author.address.rsplit_once('@'));
+    if let Some((_, domain)) = author {
+        to.add(Kind::Sender, organisation(&domain.to_ascii_lowercase()));
+    }
+    (Features::new([header, relations, grams, tokens, to.take()]), to.words)
 }
 
 /// Gathers the features of one view after the other.

@@ -3,7 +3,7 @@ use crate::learn::{Features, MessageKey, Model};
 use crate::store::{LessonLog, Taught};
 
 fn content() -> Content {
-    let features = Features::new([vec![3], vec![5], vec![8], vec![13]]);
+    let features = Features::new([vec![3], vec![5], vec![8], vec![13], vec![21]]);
     Content { message: MessageKey([1; 16]), features, layers: vec![Taught::SHARED] }
 }
 

@@ -19,3 +19,9 @@ CREATE TABLE lesson_base (
     sequence INTEGER NOT NULL,
     model BLOB NOT NULL
 ) STRICT;
+
+-- Slots have become two bits shorter.
+UPDATE quarantine_entries SET lesson = NULL;
+DELETE FROM lessons WHERE kind = 'retract';
+UPDATE lessons SET ends = NULL, revives = NULL;
+DELETE FROM lessons;
