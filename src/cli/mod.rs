@@ -68,6 +68,7 @@ enum Command {
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    end_with_the_reader();
     let path = arguments.config.as_deref();
     let result = match arguments.command {
         Command::Config(command) => return config::run(&command, path),
@@ -88,6 +89,17 @@ pub fn main() -> ExitCode {
             if error.is::<ConfigError>() { ExitCode::from(EX_CONFIG) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Ends the program quietly, and not with a panic, where nobody reads any more what it prints: `lazaret ... | head`.
+fn end_with_the_reader() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.payload_as_str().is_some_and(|text| text.starts_with("failed printing to stdout")) {
+            std::process::exit(0);
+        }
+        report(panic);
+    }));
 }
 
 fn load(path: Option<&Path>) -> anyhow::Result<Config> {

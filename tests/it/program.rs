@@ -1,8 +1,9 @@
 //! The command line, as a person uses it.
 
 use std::fs;
+use std::process::Stdio;
 
-use crate::parts::{message, printed, project, run, scratch};
+use crate::parts::{lazaret, message, printed, project, run, scratch};
 
 #[test]
 fn config_check_reports_every_problem_with_line_and_key_and_exits_78() {
@@ -119,4 +120,18 @@ fn learned_mail_changes_what_scan_finds_and_is_learned_once() {
     assert!(printed(&run(folder.path(), &["learn", "rebuild"])).contains("folded 30 ham and 0 spam lessons"));
     let nothing = run(folder.path(), &["learn", "forget"]);
     assert_eq!(nothing.status.code(), Some(2), "{}", printed(&nothing));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_a_command_quietly() {
+    let folder = scratch();
+    let mut child = lazaret(folder.path(), &["config", "reference"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Nobody reads: the pipe is shut before all of it fits.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(printed(&output), "");
 }
