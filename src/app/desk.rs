@@ -15,7 +15,6 @@ use super::{Folder, now, open_state};
 use crate::config::Config;
 use crate::gateway::Review;
 use crate::learn::Label;
-use crate::mail::Address;
 use crate::privacy::InstallationKey;
 use crate::reputation::Reputation;
 use crate::scan::{By, Learned, Scanner};
@@ -41,21 +40,12 @@ pub async fn desk(config: &Config) -> anyhow::Result<Desk> {
 }
 
 impl Desk {
-    /// Teaches a batch of messages in one transaction, as a person's own or as everybody's.
+    /// Teaches a batch of messages in one transaction, as everybody's.
     ///
     /// # Errors
     /// A store's failure: nothing of the batch was learned.
-    pub async fn learn(
-        &self,
-        label: Label,
-        messages: Vec<Bytes>,
-        person: Option<&Address>,
-    ) -> anyhow::Result<Appended> {
-        let by = match person {
-            Some(person) => By::Person(person.clone(), self.review.sharing),
-            None => By::All(Teacher::Cli),
-        };
-        Ok(self.review.learned.learn(label, messages, &by, now()).await?)
+    pub async fn learn(&self, label: Label, messages: Vec<Bytes>) -> anyhow::Result<Appended> {
+        Ok(self.review.learned.learn(label, messages, &By::All(Teacher::Cli), now()).await?)
     }
 }
 

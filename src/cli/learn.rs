@@ -8,6 +8,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use time::format_description::well_known::Rfc3339;
+use tokio::task::JoinHandle;
 
 use super::messages;
 use crate::app;
@@ -15,11 +16,11 @@ use crate::config::Config;
 use crate::learn::{Label, MIN_LESSONS, MessageKey};
 use crate::mail::Address;
 use crate::message;
-use crate::scan::Contradicted;
-use crate::store::{Forget, Tally};
+use crate::scan::{By, Contradicted, LearnedError};
+use crate::store::{Appended, Forget, Tally, Teacher};
 
 /// Messages learned in one transaction, and their bytes.
-const BATCH: usize = 200;
+const BATCH: usize = 500;
 const BATCH_BYTES: usize = 64 << 20;
 
 #[derive(Debug, Args)]
@@ -158,18 +159,29 @@ fn teach(arguments: &Teach, config: &Config) -> anyhow::Result<ExitCode> {
     let label = if arguments.spam { Label::Spam } else { Label::Ham };
     let files = messages::find(&arguments.paths)?;
     let runtime = super::runtime()?;
-    let desk = runtime.block_on(app::desk(config))?;
+    let review = runtime.block_on(app::desk(config))?.review;
+    let by = match &arguments.person {
+        Some(person) => By::Person(person.clone(), review.sharing),
+        None => By::All(Teacher::Cli),
+    };
     let bar = ProgressBar::new(files.len() as u64)
         .with_style(ProgressStyle::with_template("learning [{bar:40}] {pos}/{len} files  {eta}")?);
     let mut totals = Totals::default();
     let mut batch: Vec<Bytes> = Vec::new();
     let mut batch_bytes = 0;
-    let teach = |batch: &mut Vec<Bytes>, totals: &mut Totals| -> anyhow::Result<()> {
-        let appended =
-            runtime.block_on(desk.learn(label, std::mem::take(batch), arguments.person.as_ref()))?;
-        totals.learned += appended.learned;
-        totals.relabelled += appended.relabelled;
-        totals.already_known += appended.already_known;
+    // While one batch is written the next is read.
+    let mut writing: Option<JoinHandle<Result<Appended, LearnedError>>> = None;
+    let mut teach = |batch: &mut Vec<Bytes>, totals: &mut Totals, is_last: bool| -> anyhow::Result<()> {
+        let learned = review.learned.clone();
+        let lessons = runtime.block_on(learned.read(label, std::mem::take(batch), &by, app::now()))?;
+        let next = runtime.spawn(async move { learned.write(&lessons).await });
+        let before = writing.replace(next);
+        for written in before.into_iter().chain(if is_last { writing.take() } else { None }) {
+            let appended = runtime.block_on(written)??;
+            totals.learned += appended.learned;
+            totals.relabelled += appended.relabelled;
+            totals.already_known += appended.already_known;
+        }
         Ok(())
     };
     for file in &files {
@@ -177,14 +189,14 @@ fn teach(arguments: &Teach, config: &Config) -> anyhow::Result<ExitCode> {
             batch_bytes += message.len();
             batch.push(message.into());
             if batch.len() >= BATCH || batch_bytes >= BATCH_BYTES {
-                teach(&mut batch, &mut totals)?;
+                teach(&mut batch, &mut totals, false)?;
                 batch_bytes = 0;
             }
             Ok(())
         })?;
         bar.inc(1);
     }
-    teach(&mut batch, &mut totals)?;
+    teach(&mut batch, &mut totals, true)?;
     bar.finish_and_clear();
     println!(
         "{} learned as {}, {} relabelled, {} already known",

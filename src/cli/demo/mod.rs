@@ -102,7 +102,7 @@ async fn teach(config: &Config, samples: &[Sample]) -> anyhow::Result<Duration> 
     let desk = app::desk(config).await?;
     for label in [Label::Ham, Label::Spam] {
         let messages = samples.iter().filter(|sample| sample.label == label);
-        desk.learn(label, messages.map(|sample| sample.message.clone().into()).collect(), None).await?;
+        desk.learn(label, messages.map(|sample| sample.message.clone().into()).collect()).await?;
     }
     Ok(started.elapsed())
 }

@@ -189,6 +189,21 @@ impl Learned {
         by: &By,
         now: OffsetDateTime,
     ) -> Result<Appended, LearnedError> {
+        let lessons = self.read(label, messages, by, now).await?;
+        self.write(&lessons).await
+    }
+
+    /// Makes lessons of messages, off the async threads.
+    ///
+    /// # Errors
+    /// [`LearnedError`].
+    pub async fn read(
+        &self,
+        label: Label,
+        messages: Vec<Bytes>,
+        by: &By,
+        now: OffsetDateTime,
+    ) -> Result<Vec<NewLesson>, LearnedError> {
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
         let share = messages.len().div_ceil(workers).max(1);
         let work = messages.chunks(share).map(<[Bytes]>::to_vec).map(|messages| {
@@ -199,7 +214,7 @@ impl Learned {
             };
             spawn_blocking(move || messages.into_iter().map(read).collect::<Vec<_>>())
         });
-        let mut batch = Vec::new();
+        let mut lessons = Vec::new();
         for (message, features) in try_join_all(work).await?.into_iter().flatten() {
             let (teacher, layers) = match by {
                 By::All(teacher) => (teacher.clone(), vec![Taught::SHARED]),
@@ -207,9 +222,17 @@ impl Learned {
                     (self.teacher(person), self.taught_by(person, *sharing, &features).await?)
                 }
             };
-            batch.push(NewLesson { layers, message, label, features, teacher, learned_at: now });
+            lessons.push(NewLesson { layers, message, label, features, teacher, learned_at: now });
         }
-        let appended = self.inner.log.append_all(&batch).await?;
+        Ok(lessons)
+    }
+
+    /// Writes lessons in one transaction.
+    ///
+    /// # Errors
+    /// [`LearnedError`]; then nothing was learned.
+    pub async fn write(&self, lessons: &[NewLesson]) -> Result<Appended, LearnedError> {
+        let appended = self.inner.log.append_all(lessons).await?;
         self.notify();
         Ok(appended)
     }
