@@ -10,11 +10,11 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use lazaret::learn::{self, FeatureKey, Label, Lesson, Model, Weight};
+use lazaret::learn::{self, FeatureKey, Label, Layer, Lesson, Model, Weight};
 use lazaret::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
 use lazaret::message::{self, Message};
 use lazaret::rules::{RuleSet, Subject};
@@ -29,6 +29,8 @@ struct Input {
     rules: RuleSet,
     key: FeatureKey,
     model: Model,
+    /// Of an organisation, and of one of its people.
+    layers: Vec<Arc<Layer>>,
     envelope: Envelope,
 }
 
@@ -48,9 +50,26 @@ fn input() -> &'static Input {
             let features = learn::extract(message, None, &key).features;
             model.learn(&Lesson { label, features, weight: Weight::Whole, teacher: 0, hour: 0 });
         }
+        let mut layers = [Layer::new(), Layer::new()];
+        for (index, message) in parsed.iter().enumerate().take(200) {
+            let label = if index % 3 == 0 { Label::Ham } else { Label::Spam };
+            let features = learn::extract(message, None, &key).features;
+            let base = model.base(&features);
+            let lesson = Lesson { label, features, weight: Weight::Whole, teacher: 0, hour: 0 };
+            layers.iter_mut().for_each(|layer| layer.learn(&lesson, &base));
+        }
+        let layers = layers.map(Arc::new).to_vec();
         let bytes: usize = raw.iter().map(Vec::len).sum();
         println!("{} messages, {} bytes on average", raw.len(), bytes / raw.len().max(1));
-        Input { raw, parsed, rules: RuleSet::built_in(Direction::Inbound), key, model, envelope: envelope() }
+        Input {
+            raw,
+            parsed,
+            rules: RuleSet::built_in(Direction::Inbound),
+            key,
+            model,
+            layers,
+            envelope: envelope(),
+        }
     })
 }
 
@@ -115,6 +134,16 @@ fn bayes(bencher: Bencher<'_, '_>) {
     counted(bencher, |input, index| {
         let extracted = learn::extract(&input.parsed[index], Some(&input.envelope.client), &input.key);
         divan::black_box(input.model.judge(&extracted));
+    });
+}
+
+#[divan::bench(sample_count = 15, sample_size = 1)]
+fn three_layers(bencher: Bencher<'_, '_>) {
+    counted(bencher, |input, index| {
+        let extracted = learn::extract(&input.parsed[index], Some(&input.envelope.client), &input.key);
+        let shared = input.model.judge(&extracted);
+        let own = input.model.judge_for(&extracted, &input.layers);
+        divan::black_box(own.and_then(|own| learn::difference(shared.as_ref(), &own)));
     });
 }
 

@@ -27,7 +27,8 @@ pub const MAX_KEY_BYTES: usize = 256;
 /// How long a store may be locked before it counts as held by another process, and how often it is tried.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
-const CHUNK_BYTES: usize = 256 * 1024;
+/// Larger ones would be files of their own, which sled 0.34 never removes.
+const CHUNK_BYTES: usize = 16 * 1024;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const CHECKSUM_BYTES: usize = 32;
 

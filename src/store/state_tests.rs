@@ -192,3 +192,39 @@ fn a_second_damage_in_one_second_gets_a_name_of_its_own() {
     }
     assert_ne!(names[0], names[1]);
 }
+
+/// Bytes of all files below a folder.
+fn bytes_below(folder: &Path) -> u64 {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let metadata = entry.metadata().unwrap();
+            if metadata.is_dir() { bytes_below(&entry.path()) } else { metadata.len() }
+        })
+        .sum()
+}
+
+#[test]
+fn a_value_that_is_put_again_and_again_does_not_fill_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, _) = Sled::open(&folder.path().join("state"), OffsetDateTime::UNIX_EPOCH).unwrap();
+    let mut sizes = Vec::new();
+    for number in 0..40u64 {
+        // What does not compress, and is another each time.
+        let mut random = number + 1;
+        let value: Vec<u8> = std::iter::repeat_with(|| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random.to_le_bytes()
+        })
+        .take(500_000)
+        .flatten()
+        .collect();
+        state.put("model", &value).unwrap();
+        assert_eq!(state.get("model").unwrap().unwrap(), value);
+        sizes.push(bytes_below(folder.path()) >> 20);
+    }
+    assert!(sizes.last() < Some(&60), "MiB after each: {sizes:?}");
+}

@@ -429,8 +429,8 @@ impl Learned {
     /// [`LearnedError`]; then nothing that was not folded has gone.
     pub async fn bound(&self, bound: &Bound) -> Result<u64, LearnedError> {
         let mut removed = self.inner.log.trim_layers(bound).await?;
-        let _one_at_a_time = self.inner.folding.lock().await;
         let Some(cut) = self.inner.log.outgrown(bound).await? else { return Ok(removed) };
+        let seen = self.inner.log.last_sequence().await?;
         let mut model = read_base(&self.inner.log).await?;
         loop {
             let mut entries = self.inner.log.in_force_after(model.sequence(), BATCH_LINES).await?;
@@ -442,7 +442,11 @@ impl Learned {
         }
         model.follow(cut, None);
         let bytes = spawn_blocking(move || model.snapshot()).await?;
-        removed += self.inner.log.rebase(cut, &bytes).await?;
+        // What the model in service has not heard yet stays until the next time; and it does not read meanwhile.
+        let _one_at_a_time = self.inner.folding.lock().await;
+        if self.model().sequence() >= cut {
+            removed += self.inner.log.rebase(cut, seen, &bytes).await?;
+        }
         Ok(removed)
     }
 

@@ -44,13 +44,21 @@ impl LessonLog {
         Ok(sqlx::query_scalar(query).fetch_optional(&self.pool).await?)
     }
 
-    /// Removes the lines of the shared layer up to `sequence`, of which `model` is the fold.
+    /// Removes the lines of the shared layer up to `sequence`, of which `model` is the fold by the lines up to `seen`: where
+    /// later ones took some of these out of force, or put them back, nothing is removed.
     ///
     /// # Errors
     /// [`LessonError::Store`]; then nothing was removed.
-    pub async fn rebase(&self, sequence: i64, model: &[u8]) -> Result<u64, LessonError> {
+    pub async fn rebase(&self, sequence: i64, seen: i64, model: &[u8]) -> Result<u64, LessonError> {
         let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let disturbed = "SELECT count(*) FROM lessons WHERE sequence > ?1 AND layer = ''
+                         AND min(coalesce(ends, revives), coalesce(revives, ends)) <= ?2";
+        let disturbed: i64 =
+            sqlx::query_scalar(disturbed).bind(seen).bind(sequence).fetch_one(&mut *transaction).await?;
+        if disturbed > 0 {
+            return Ok(0);
+        }
         sqlx::query("INSERT OR REPLACE INTO lesson_base (id, sequence, model) VALUES (1, ?, ?)")
             .bind(sequence)
             .bind(model)
