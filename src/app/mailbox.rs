@@ -1,12 +1,12 @@
 //! Maildirs into which people put what is spam and what is not: what appears there is learned.
 //!
-//! Nothing is moved or removed. A message that was looked at is not read again while it lies there, and after a restart
-//! it is known by the log of lessons. What disappears stays learned.
+//! Nothing is moved or removed. Which messages were looked at is remembered by keyed hashes of their names, over a restart
+//! as well, so that each teaches once while it lies there, whatever is said of it elsewhere. What disappears stays learned.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,56 +14,69 @@ use tokio::sync::watch;
 
 use super::{now, task};
 use crate::config::MaildirPair;
-use crate::learn::Label;
+use crate::learn::{FeatureKey, Label};
 use crate::privacy::error_chain;
 use crate::scan::{By, Learned, Sharing};
-use crate::store::Teacher;
+use crate::store::{State, Teacher};
 
 /// How often the folders are looked at.
 const EVERY: Duration = Duration::from_secs(15);
-/// Messages that are learned in one transaction, and at one look in one folder.
+/// Messages that are learned in one transaction, and their bytes.
 const BATCH: usize = 50;
-const LOOK: usize = 1_000;
+const BATCH_BYTES: u64 = 64 << 20;
+/// Messages of a folder that are looked at; the oldest names first.
+const FOLDER: usize = 100_000;
+/// In which place the names of files and folders are hashed.
+const FILE: u8 = 0xb1;
 
 /// What is looked at.
 pub(super) struct Mailboxes {
     pub(super) list: Vec<MaildirPair>,
     pub(super) learned: Learned,
+    pub(super) state: Arc<dyn State>,
     pub(super) sharing: Sharing,
     /// Longer messages are passed over.
     pub(super) most_bytes: usize,
 }
 
-/// One folder, and what was learned of it.
+/// One Maildir, and what was learned of it.
 struct Folder {
     path: PathBuf,
     label: Label,
     by: By,
-    seen: HashSet<OsString>,
+    /// Hashes of the names of messages that taught.
+    seen: HashSet<u64>,
     /// Whether it could be read the last time.
     is_well: bool,
 }
 
+/// A message in a folder.
+#[derive(Clone)]
+struct File {
+    path: PathBuf,
+    name: u64,
+    bytes: u64,
+}
+
 /// Looks at the folders until `stopped`.
 pub(super) async fn watch(mailboxes: Mailboxes, mut stopped: watch::Receiver<bool>) {
-    let by = |mailbox: &MaildirPair| match &mailbox.person {
-        Some(person) => By::Person(person.clone(), mailboxes.sharing),
-        None => By::All(Teacher::Cli),
-    };
-    let mut folders: Vec<Folder> = Vec::new();
+    let mut folders = Vec::new();
     for mailbox in &mailboxes.list {
         for (label, path) in [(Label::Ham, &mailbox.ham), (Label::Spam, &mailbox.spam)] {
-            for part in ["new", "cur"] {
-                let (path, by, seen) = (path.join(part), by(mailbox), HashSet::new());
-                folders.push(Folder { path, label, by, seen, is_well: true });
-            }
+            let by = match &mailbox.person {
+                Some(person) => By::Person(person.clone(), mailboxes.sharing),
+                None => By::All(Teacher::Cli),
+            };
+            let mut folder = Folder { path: path.clone(), label, by, seen: HashSet::new(), is_well: true };
+            folder.remember(&mailboxes).await;
+            folders.push(folder);
         }
     }
     while !folders.is_empty() {
         for folder in &mut folders {
             let looked = tokio::select! {
                 () = task::wait_for_stop(&mut stopped) => return,
-                looked = look(folder, &mailboxes) => looked,
+                looked = folder.look(&mailboxes) => looked,
             };
             if let Err(error) = &looked
                 && folder.is_well
@@ -81,28 +94,72 @@ pub(super) async fn watch(mailboxes: Mailboxes, mut stopped: watch::Receiver<boo
     }
 }
 
-/// Learns what is new in a folder.
-async fn look(folder: &mut Folder, mailboxes: &Mailboxes) -> Result<(), String> {
-    let path = folder.path.clone();
-    let names = blocking(move || names(&path)).await?;
-    folder.seen.retain(|name| names.contains(name));
-    let new: Vec<OsString> =
-        names.iter().filter(|name| !folder.seen.contains(*name)).take(LOOK).cloned().collect();
-    for batch in new.chunks(BATCH) {
-        let (path, most, files) = (folder.path.clone(), mailboxes.most_bytes, batch.to_vec());
-        let messages = blocking(move || read(&path, &files, most)).await?;
-        let learned = &mailboxes.learned;
-        let appended = learned.learn(folder.label, messages, &folder.by, now()).await;
-        let appended = appended.map_err(|error| error_chain(&error))?;
-        tracing::info!(
-            label = folder.label.as_str(),
-            learned = appended.learned,
-            relabelled = appended.relabelled,
-            "learned from a folder"
-        );
-        folder.seen.extend(batch.iter().cloned());
+impl Folder {
+    /// The name under which the state store keeps what taught.
+    fn state_key(&self, key: &FeatureKey) -> String {
+        let path = self.path.as_os_str().as_encoded_bytes();
+        format!("maildir/{:016x}/{}", key.word(FILE, path), self.label.as_str())
     }
-    Ok(())
+
+    /// Reads what taught before a restart. Where that is lost, the log of lessons knows most of it.
+    async fn remember(&mut self, mailboxes: &Mailboxes) {
+        let (state, name) = (Arc::clone(&mailboxes.state), self.state_key(mailboxes.learned.key()));
+        let bytes = tokio::task::spawn_blocking(move || state.get(&name).ok().flatten()).await;
+        let bytes = bytes.ok().flatten().unwrap_or_default();
+        self.seen = bytes.as_chunks().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect();
+    }
+
+    /// Learns what is new.
+    async fn look(&mut self, mailboxes: &Mailboxes) -> Result<(), String> {
+        let (path, key) = (self.path.clone(), mailboxes.learned.key().clone());
+        let files = blocking(move || files(&path, &key)).await?;
+        let there: HashSet<u64> = files.iter().map(|file| file.name).collect();
+        let before = self.seen.len();
+        self.seen.retain(|name| there.contains(name));
+        let mut has_changed = self.seen.len() != before;
+        let mut new = files.into_iter().filter(|file| !self.seen.contains(&file.name)).peekable();
+        let mut names = Vec::new();
+        let mut result = Ok(());
+        while new.peek().is_some() && result.is_ok() {
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            while let Some(file) = new.next_if(|file| {
+                batch.is_empty() || (batch.len() < BATCH && bytes + file.bytes <= BATCH_BYTES)
+            }) {
+                bytes += file.bytes;
+                batch.push(file);
+            }
+            match self.learn(batch, mailboxes).await {
+                Ok(done) => names.extend(done),
+                Err(error) => result = Err(error),
+            }
+        }
+        drop(new);
+        has_changed |= !names.is_empty();
+        self.seen.extend(names);
+        if has_changed {
+            let bytes: Vec<u8> = self.seen.iter().flat_map(|name| name.to_le_bytes()).collect();
+            let (state, name) = (Arc::clone(&mailboxes.state), self.state_key(mailboxes.learned.key()));
+            let stored = tokio::task::spawn_blocking(move || state.put(&name, &bytes)).await;
+            if let Ok(Err(error)) = stored {
+                tracing::warn!(error = error_chain(&error), "what taught from a folder was not remembered");
+            }
+        }
+        result
+    }
+
+    /// Learns messages, and returns the names of those that are done with: what cannot be read is tried again.
+    async fn learn(&self, batch: Vec<File>, mailboxes: &Mailboxes) -> Result<Vec<u64>, String> {
+        let most = mailboxes.most_bytes;
+        let (messages, done) = blocking(move || Ok(read(&batch, most))).await?;
+        if !messages.is_empty() {
+            let learned = &mailboxes.learned;
+            let appended = learned.learn(self.label, messages, &self.by, now()).await;
+            let appended = appended.map_err(|error| error_chain(&error))?;
+            let (label, learned, relabelled) = (self.label.as_str(), appended.learned, appended.relabelled);
+            tracing::info!(label, learned, relabelled, "learned from a folder");
+        }
+        Ok(done)
+    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -112,34 +169,38 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|error| error.to_string())
 }
 
-/// Returns the names of the messages in a folder.
-fn names(folder: &Path) -> io::Result<HashSet<OsString>> {
-    let mut names = HashSet::new();
-    for file in std::fs::read_dir(folder)? {
-        let file = file?;
-        if file.file_type()?.is_file() && !file.file_name().as_encoded_bytes().starts_with(b".") {
-            names.insert(file.file_name());
+/// Returns the messages of a Maildir, ordered by their names, which begin with the time. What a mail client adds
+/// behind a colon does not count.
+fn files(maildir: &Path, key: &FeatureKey) -> io::Result<Vec<File>> {
+    let mut files = Vec::new();
+    for part in ["new", "cur"] {
+        for entry in std::fs::read_dir(maildir.join(part))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            // It may have been moved meanwhile: then it is found where it is now, or the next time.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if !metadata.is_file() || name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let unique = name.as_encoded_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
+            let hash = key.word(FILE, unique);
+            files.push((unique.to_vec(), File { path: entry.path(), name: hash, bytes: metadata.len() }));
         }
     }
-    Ok(names)
+    files.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(files.into_iter().map(|(_, file)| file).take(FOLDER).collect())
 }
 
-fn read(folder: &Path, files: &[OsString], most: usize) -> io::Result<Vec<Bytes>> {
-    let mut messages = Vec::with_capacity(files.len());
+/// Reads messages; also returns the names of those that were read, or are too long.
+fn read(files: &[File], most: usize) -> (Vec<Bytes>, Vec<u64>) {
+    let (mut messages, mut done) = (Vec::new(), Vec::new());
     for file in files {
-        let path = folder.join(file);
-        match std::fs::metadata(&path) {
-            Ok(found) if usize::try_from(found.len()).is_ok_and(|length| length <= most) => {}
-            // Too long; or moved meanwhile, so that it is found where it is now.
-            Ok(_) => continue,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
+        let is_short = usize::try_from(file.bytes).is_ok_and(|bytes| bytes <= most);
+        let message = if is_short { std::fs::read(&file.path).ok() } else { None };
+        if message.is_some() || !is_short {
+            done.push(file.name);
         }
-        match std::fs::read(&path) {
-            Ok(message) => messages.push(message.into()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+        messages.extend(message.map(Bytes::from));
     }
-    Ok(messages)
+    (messages, done)
 }

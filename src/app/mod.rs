@@ -143,6 +143,7 @@ impl App {
 
         let mailboxes = mailbox::Mailboxes {
             list: config.learn_maildirs.clone(),
+            state: Arc::clone(&stores.state),
             learned: stores.learned.clone(),
             sharing: config.learn_share,
             most_bytes: config.smtp.max_message_bytes,

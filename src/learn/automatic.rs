@@ -39,14 +39,14 @@ pub struct Automatic {
     taken: u32,
     /// Spam less ham.
     ahead: i32,
+    /// Of messages to traps.
+    trapped: u32,
 }
 
 impl Automatic {
     /// Whether there is room for a lesson of a label in an hour of any clock; it counts then.
     pub fn take(&mut self, label: Label, hour: i64) -> bool {
-        if self.hour != hour {
-            (self.hour, self.taken) = (hour, 0);
-        }
+        self.begin(hour);
         let step = if label == Label::Spam { 1 } else { -1 };
         let has_room = self.taken < MAX_AN_HOUR && (self.ahead + step).abs() <= MAX_AHEAD;
         if has_room {
@@ -54,6 +54,19 @@ impl Automatic {
             self.ahead += step;
         }
         has_room
+    }
+
+    /// Whether there is room for a lesson from a message to a trap, which is spam whatever was learned of late.
+    pub fn take_trapped(&mut self, hour: i64) -> bool {
+        self.begin(hour);
+        self.trapped += 1;
+        self.trapped <= MAX_AN_HOUR
+    }
+
+    fn begin(&mut self, hour: i64) {
+        if self.hour != hour {
+            (self.hour, self.taken, self.trapped) = (hour, 0, 0);
+        }
     }
 }
 
@@ -98,5 +111,7 @@ mod tests {
         let taken = (0..200).filter(|n| automatic.take([Label::Ham, Label::Spam][n % 2], 1)).count();
         assert_eq!(taken, 50);
         assert!(automatic.take(Label::Ham, 2));
+        assert_eq!((0..100).filter(|_| automatic.take_trapped(2)).count(), 60);
+        assert!(automatic.take_trapped(3));
     }
 }

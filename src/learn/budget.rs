@@ -65,15 +65,22 @@ impl Budgets {
         if teacher == 0 {
             return true;
         }
+        for all in [&mut self.persons, &mut self.senders] {
+            if all.len() >= MAX_REMEMBERED {
+                all.retain(|_, budget| budget.hour / HOURS_A_DAY == hour / HOURS_A_DAY);
+            }
+        }
         let (by_person, against) = remembered(&mut self.persons, teacher).count(hour, is_against);
+        let most = AGAINST_BY_A_PERSON + lessons / FOR_ANOTHER_BY_A_PERSON;
+        if by_person > A_PERSON_AN_HOUR || (is_against && against > most) {
+            // What teaches nothing costs the others nothing.
+            return false;
+        }
         let (by_all, _) = self.all.count(hour, is_against);
         let about = sender.map(|sender| remembered(&mut self.senders, sender).count(hour, is_against));
         let about = about.map_or(0, |(_, against)| against);
-        by_person <= A_PERSON_AN_HOUR
-            && by_all <= ALL_AN_HOUR
-            && (!is_against
-                || (against <= AGAINST_BY_A_PERSON + lessons / FOR_ANOTHER_BY_A_PERSON
-                    && about <= AGAINST_ABOUT_A_SENDER + lessons / FOR_ANOTHER_ABOUT_A_SENDER))
+        let most = AGAINST_ABOUT_A_SENDER + lessons / FOR_ANOTHER_ABOUT_A_SENDER;
+        by_all <= ALL_AN_HOUR && (!is_against || about <= most)
     }
 }
 
@@ -117,5 +124,7 @@ mod tests {
         }
         assert!(budgets.persons.len() <= MAX_REMEMBERED + 1 && budgets.senders.len() <= MAX_REMEMBERED + 1);
         assert!(!budgets.take(20_001, None, 1, true, 0));
+        // The next day there is room for all.
+        assert!(budgets.take(20_001, None, 25, true, 0) && budgets.persons.len() == 1);
     }
 }

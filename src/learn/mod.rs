@@ -39,7 +39,7 @@ pub use hash::FeatureKey;
 pub use layer::{Base, Layer};
 pub use measure::{Measures, Scored, calibration_error, measure};
 pub use model::{MIN_LESSONS, Model};
-pub use opinion::{Evidence, Opinion, State, Trait, difference};
+pub use opinion::{Evidence, MAX_POINTS, Opinion, SPAM_POINTS, State, Trait, difference};
 pub use snapshot::{InvalidSnapshot, MAX_SNAPSHOT_BYTES};
 pub use unspoken::{Unspoken, UnspokenRings};
 

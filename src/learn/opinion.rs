@@ -4,11 +4,11 @@ use crate::privacy::Redacted;
 use crate::verdict::{Finding, Symbol};
 
 /// Points where spam begins: there the default policy keeps a message.
-const SPAM_POINTS: f64 = 5.0;
+pub const SPAM_POINTS: f64 = 5.0;
 /// A difference below this is not shown.
 const LEAST_DIFFERENCE: f64 = 0.05;
 /// Most points for either side.
-const MAX_POINTS: f64 = 15.0;
+pub const MAX_POINTS: f64 = 15.0;
 
 /// What a score amounts to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,9 +107,9 @@ impl Opinion {
 }
 
 /// Returns what the layers of a recipient change in an opinion, as a finding `BAYES_PERSONAL`; `None` where it is too
-/// little to be seen.
-pub fn difference(shared: Option<&Opinion>, own: &Opinion) -> Option<Finding> {
-    let points = own.points() - shared.map_or(0.0, Opinion::points);
+/// little to be seen. `counted` are the points that were given for what is shared, of which there are `most` at most.
+pub fn difference(counted: f64, own: &Opinion, most: f64) -> Option<Finding> {
+    let points = own.points().clamp(-most, most) - counted;
     if points.abs() < LEAST_DIFFERENCE {
         return None;
     }

@@ -20,8 +20,8 @@ const ALIKE: usize = 5;
 /// How long texts are counted: four times two hours.
 const PERIOD_SECONDS: i64 = 2 * 3_600;
 const GENERATIONS: usize = 4;
-/// 2^20 counts of a byte in each.
-const BITS: u32 = 20;
+/// 2^22 counts of a byte in each: enough for 50 messages a second.
+const BITS: u32 = 22;
 
 /// From how many recipients on a text is told, and when it is told with more weight.
 const SEVERAL: u32 = 10;

@@ -186,9 +186,12 @@ impl Counting {
             before += if *began > oldest { u32::from(least.copied().unwrap_or_default()) } else { 0 };
         }
         if let Some((_, counts)) = self.kept.back_mut() {
+            // Only what is lower than it must be is raised, which keeps what others share with it low (Estan and Varghese, 2002).
+            let least = (0..PROBES).filter_map(|probe| counts.get(place(probe))).min().copied();
+            let now = least.unwrap_or_default().saturating_add(times);
             for probe in 0..PROBES {
                 if let Some(count) = counts.get_mut(place(probe)) {
-                    *count = count.saturating_add(times);
+                    *count = (*count).max(now);
                 }
             }
         }

@@ -75,11 +75,13 @@ pub(super) fn link(definitions: Definitions, sources: &[Source]) -> (RuleSet, Ve
             (None, _) => continue,
         };
         // With what was learned known, the third and fourth set of scores counts.
-        weighs_learned |= matches!(&definition.test, Test::Eval { function, .. } if function == "check_bayes")
-            && definition.scores.iter().skip(2).any(|score| *score != 0.0);
+        let asks_learned =
+            matches!(&definition.test, Test::Eval { function, .. } if function == "check_bayes");
+        weighs_learned |= asks_learned && definition.scores.iter().skip(2).any(|score| *score != 0.0);
         rules.push(Entry {
             scores: definition.scores,
             flags: definition.flags,
+            asks_learned,
             description: definition.description,
             name: definition.name,
             place: definition.place,

@@ -137,6 +137,8 @@ pub struct Rule<'a> {
 pub struct Evaluation<'r> {
     /// What hit and has points.
     pub findings: Vec<Finding>,
+    /// The points of those that ask what was learned (`check_bayes`).
+    pub learned_points: f64,
     /// The rules that took too long and were stopped.
     pub exceeded: Vec<&'r str>,
 }
@@ -175,6 +177,8 @@ struct Entry {
     name: String,
     scores: [f64; 4],
     flags: Flags,
+    /// Whether it asks what was learned.
+    asks_learned: bool,
     description: String,
     /// The source and the line.
     place: (String, usize),
@@ -266,7 +270,10 @@ impl RuleSet {
         let findings = hit.filter(|(entry, _)| entry.score(set) != 0.0).map(|(entry, hit)| {
             Finding::new(Symbol::new(entry.name.clone()), entry.score(set), entry.explain(&hit.detail))
         });
-        Evaluation { findings: findings.collect(), exceeded: self.names(&outcome.exceeded) }
+        let asked =
+            self.rules.iter().zip(&outcome.hits).filter(|(entry, hit)| hit.count > 0 && entry.asks_learned);
+        let learned_points = asked.map(|(entry, _)| entry.score(set)).sum();
+        Evaluation { findings: findings.collect(), learned_points, exceeded: self.names(&outcome.exceeded) }
     }
 
     /// Returns all rules that hit, sub-rules included, with what they found. Every rule runs, also those that

@@ -262,15 +262,14 @@ impl Shared {
             let extracted = self.learned.extract(&message, client);
             let model = self.learned.model();
             let opinion = model.judge(&extracted);
-            let own = layers.iter().filter_map(|Apart { place, layers }| {
-                let own = model.judge_for(&extracted, layers)?;
-                Some((*place, learn::difference(opinion.as_ref(), &own)?))
-            });
+            let own = layers
+                .iter()
+                .filter_map(|Apart { place, layers }| Some((*place, model.judge_for(&extracted, layers)?)));
             let own = own.collect::<Vec<_>>();
             (opinion, own, extracted.features)
         });
         let mut judged = None;
-        let (opinion, mut own) = learned.map_or((None, Vec::new()), |(opinion, own, features)| {
+        let (opinion, judged_apart) = learned.map_or((None, Vec::new()), |(opinion, own, features)| {
             let score = opinion.as_ref().map_or(0.0, |opinion| opinion.score);
             judged = Some(Judged { score, features: Arc::new(features), sure: None });
             (opinion, own)
@@ -279,6 +278,7 @@ impl Shared {
         let set = rules.of(envelope.direction);
         // What was learned is weighed once: by the rules that ask for it, or else by the filter itself.
         scan.findings.extend(opinion.as_ref().filter(|_| !set.weighs_learned()).map(Opinion::finding));
+        let mut counted = opinion.as_ref().map_or(0.0, Opinion::points);
         let authentication = guarded(&mut scan, "authentication", || {
             Authentication::read(&message, &rules.organisation.authserv_ids)
         });
@@ -303,12 +303,20 @@ impl Shared {
             if let (Some(judged), Some(opinion), true) =
                 (&mut judged, &opinion, evaluation.exceeded.is_empty())
             {
-                let points = evaluation.findings.iter().map(|finding| finding.score.points()).sum();
+                let points: f64 = evaluation.findings.iter().map(|finding| finding.score.points()).sum();
+                // The filter does not agree with itself.
+                let points = points - evaluation.learned_points;
                 let (ham, spam) = self.learned.model().lessons();
                 judged.sure = learn::sure_label(opinion, points, ham.saturating_add(spam));
             }
+            counted = if set.weighs_learned() { evaluation.learned_points } else { counted };
             scan.findings.extend(evaluation.findings);
         }
+        // Rules that weigh what was learned give about as much for it as makes spam.
+        let most = if set.weighs_learned() { learn::SPAM_POINTS } else { learn::MAX_POINTS };
+        let own = judged_apart.into_iter();
+        let own = own.filter_map(|(place, own)| Some((place, learn::difference(counted, &own, most)?)));
+        let mut own: Vec<(usize, Finding)> = own.collect();
         let remembered = guarded(&mut scan, "reputation", || {
             self.remembered(&message, envelope, evidence.authentication.as_ref(), now)
         });

@@ -14,8 +14,8 @@ mod state_tests;
 
 pub use bodies::{Bodies, BodiesError};
 pub use lessons::{
-    Appended, Bound, Forget, LayerName, LessonError, LessonLog, LogEntry, MAX_BATCH, NewLesson, Tally,
-    Taught, Teacher,
+    Appended, Bound, FORGOTTEN_LAYER, Forget, LayerName, LessonError, LessonLog, LogEntry, MAX_BATCH,
+    NewLesson, Tally, Taught, Teacher,
 };
 pub use records::{Records, RecordsError, Write};
 pub use seal::{SealError, Sealer};

@@ -14,7 +14,7 @@ use super::{Learned, LearnedError};
 use crate::learn::{Features, Layer};
 use crate::mail::{Address, Recipient};
 use crate::privacy::PseudonymKey;
-use crate::store::{LayerName, LessonError, LessonLog, Taught, Teacher};
+use crate::store::{FORGOTTEN_LAYER, LayerName, LessonError, LessonLog, Taught, Teacher};
 
 /// Lessons from which a layer is folded: the last ones.
 pub const LAYER_LESSONS: u32 = 1_000;
@@ -84,8 +84,13 @@ impl Layers {
         let changed = log.layers_after(seen).await?;
         let mut state = self.state();
         for name in changed {
-            state.cache.pop(&name);
-            state.known.insert(name);
+            if name == FORGOTTEN_LAYER {
+                // Nobody can tell whose it was.
+                state.cache.clear();
+            } else {
+                state.cache.pop(&name);
+                state.known.insert(name);
+            }
             state.turn += 1;
         }
         state.seen = end;
@@ -139,7 +144,9 @@ impl Learned {
         sharing: Sharing,
         features: &Features,
     ) -> Result<Vec<Taught>, LearnedError> {
-        let mut base = self.model().base(features);
+        // What is said above must be all of it, not what a command or a start has folded so far.
+        let model = if self.has_followed() { self.model() } else { self.load().await? };
+        let mut base = model.base(features);
         let mut taught = vec![Taught::SHARED];
         for layer in self.inner.layers.names(person) {
             let own = self.layer(&layer).await?;

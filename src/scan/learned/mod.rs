@@ -53,6 +53,8 @@ const SNAPSHOT_LINES: i64 = 1_000;
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(600);
 /// How often the log is looked at without notice: other processes write to it too.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// Lessons of its own that wait for being written, at most.
+const MOST_WAITING: usize = 500;
 /// How long people usually take to speak of a message.
 const SPEAKING_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -162,6 +164,11 @@ impl Learned {
         self.inner.model.load_full()
     }
 
+    /// Whether the log was folded to what was its end at some time.
+    fn has_followed(&self) -> bool {
+        self.inner.folded.load(Ordering::Relaxed) >= 0
+    }
+
     /// Returns the key of the features.
     pub fn key(&self) -> &FeatureKey {
         &self.inner.key
@@ -251,7 +258,7 @@ impl Learned {
 
     /// Takes a lesson from a message by itself: of what was sent to a trap, that it is spam; of another, what all agree
     /// on. It is written at the next look at the log, where nobody said anything else of the message. There are at most 60
-    /// an hour, and of either label about as many.
+    /// of either kind an hour; of those that all agree on about as many of either label.
     pub fn teach_itself(&self, scanned: &Scanned, is_trapped: bool, now: OffsetDateTime) {
         let Some(judged) = &scanned.judged else { return };
         let (label, teacher) = match (is_trapped, judged.sure) {
@@ -260,7 +267,10 @@ impl Learned {
             (false, None) => return,
         };
         let mut own = self.inner.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if own.automatic.take(label, now.unix_timestamp() / 3_600) {
+        let hour = now.unix_timestamp() / 3_600;
+        let has_room =
+            if is_trapped { own.automatic.take_trapped(hour) } else { own.automatic.take(label, hour) };
+        if has_room && own.waiting.len() < MOST_WAITING {
             own.waiting.push(NewLesson {
                 layers: vec![Taught::SHARED],
                 message: MessageKey::of(&scanned.message, &self.inner.key),
@@ -329,6 +339,11 @@ impl Learned {
     /// [`LearnedError`]; the model in service is then as far as it came.
     pub async fn load(&self) -> Result<Arc<Model>, LearnedError> {
         let _one_at_a_time = self.inner.folding.lock().await;
+        self.fold_to_end().await
+    }
+
+    /// Folds the log to its end; the caller has the lock.
+    async fn fold_to_end(&self) -> Result<Arc<Model>, LearnedError> {
         let end = self.inner.log.last_sequence().await?;
         self.inner.layers.follow(&self.inner.log, end).await?;
         let current = self.model();
@@ -350,7 +365,9 @@ impl Learned {
         };
         let mut swapped = working.sequence();
         loop {
-            let entries = self.inner.log.in_force_after(working.sequence(), BATCH_LINES).await?;
+            let mut entries = self.inner.log.in_force_after(working.sequence(), BATCH_LINES).await?;
+            // What came meanwhile waits: it may take back what was read before, and would hide that.
+            entries.retain(|entry| entry.sequence <= end);
             let (before, is_last) = (working.sequence(), entries.len() < BATCH_LINES as usize);
             self.count(&entries);
             working = spawn_blocking(move || fold(working, &entries)).await?;
@@ -400,16 +417,21 @@ impl Learned {
     /// # Errors
     /// [`LearnedError`].
     pub async fn rebuild(&self) -> Result<Arc<Model>, LearnedError> {
+        self.remove_snapshots().await?;
+        self.swap(Some(read_snapshots(&self.inner.log, &self.inner.state).await?));
+        self.inner.folded.store(-1, Ordering::Relaxed);
+        let model = self.load().await?;
+        self.store().await?;
+        Ok(model)
+    }
+
+    async fn remove_snapshots(&self) -> Result<(), LearnedError> {
         let state = Arc::clone(&self.inner.state);
         let names = CHECKPOINTS.map(|(name, _)| name);
         spawn_blocking(move || [SNAPSHOT].into_iter().chain(names).try_for_each(|name| state.remove(name)))
             .await??;
-        self.swap(Some(read_snapshots(&self.inner.log, &self.inner.state).await?));
-        self.inner.folded.store(-1, Ordering::Relaxed);
         self.inner.stored.store(0, Ordering::Relaxed);
-        let model = self.load().await?;
-        self.store().await?;
-        Ok(model)
+        Ok(())
     }
 
     /// Forgets lessons; the model in service follows.
@@ -442,11 +464,12 @@ impl Learned {
         }
         model.follow(cut, None);
         let bytes = spawn_blocking(move || model.snapshot()).await?;
-        // What the model in service has not heard yet stays until the next time; and it does not read meanwhile.
+        // With the lines goes what tells that a model does not stand any more: what there is of models must be whole.
         let _one_at_a_time = self.inner.folding.lock().await;
-        if self.model().sequence() >= cut {
-            removed += self.inner.log.rebase(cut, seen, &bytes).await?;
-        }
+        self.fold_to_end().await?;
+        self.remove_snapshots().await?;
+        removed += self.inner.log.rebase(cut, seen, &bytes).await?;
+        self.store().await?;
         Ok(removed)
     }
 
@@ -477,22 +500,34 @@ impl Learned {
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
+        if let Err(error) = self.write_own().await {
+            tracing::warn!(error = error_chain(&error), "what the gateway taught itself last is lost");
+        }
         if let Err(error) = self.store().await {
             tracing::warn!(error = error_chain(&error), "the last snapshot of the model was not stored");
         }
     }
 
     async fn keep_up(&self, last_snapshot: &mut Instant) -> Result<(), LearnedError> {
-        let own = std::mem::take(&mut self.inner.own.lock().unwrap_or_else(PoisonError::into_inner).waiting);
-        if !own.is_empty() {
-            self.inner.log.append_new(&own).await?;
-        }
+        self.write_own().await?;
         let model = self.load().await?;
         let lines = model.sequence() - self.inner.stored.load(Ordering::Relaxed);
         if lines >= SNAPSHOT_LINES || (lines > 0 && last_snapshot.elapsed() >= SNAPSHOT_INTERVAL) {
             // Also after a failure: a store that is full is not tried at every look.
             *last_snapshot = Instant::now();
             self.store().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the gateway teaches itself.
+    async fn write_own(&self) -> Result<(), LearnedError> {
+        let own = || self.inner.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = own().waiting.clone();
+        if !waiting.is_empty() {
+            self.inner.log.append_new(&waiting).await?;
+            // What is not known to be written is written again: it counts once.
+            own().waiting.drain(..waiting.len());
         }
         Ok(())
     }

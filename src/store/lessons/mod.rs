@@ -76,6 +76,8 @@ impl LayerName {
     }
 }
 
+/// The layer of what was forgotten in a layer of somebody.
+pub const FORGOTTEN_LAYER: &str = "forgotten:";
 const ORGANISATION: &str = "organisation:";
 const PERSON: &str = "person:";
 
@@ -336,7 +338,8 @@ impl LessonLog {
         query.build().fetch_all(&self.pool).await?.iter().map(entry).collect()
     }
 
-    /// Returns the layers, but the shared one, of which there are lines after `sequence`, as the log writes them.
+    /// Returns the layers, but the shared one, of which there are lines after `sequence`, as the log writes them. Lines
+    /// that were forgotten are of [`FORGOTTEN_LAYER`]: whichever they were of.
     ///
     /// # Errors
     /// [`LessonError::Store`].
@@ -365,10 +368,13 @@ impl LessonLog {
             LessonLog::retract(&mut transaction, *line, &Teacher::Cli, now).await?;
         }
         for line in &lines {
+            // The same act in other layers goes with it.
             sqlx::query(
-                "UPDATE lessons SET message = zeroblob(16), teacher = 'forgotten',
+                "UPDATE lessons SET message = zeroblob(16), teacher = 'forgotten', base = NULL,
+                     layer = CASE layer WHEN '' THEN '' ELSE 'forgotten:' END,
                      features = CASE kind WHEN 'learn' THEN ?2 END
-                 WHERE sequence = ?1 OR retracts = ?1",
+                 WHERE sequence = ?1 OR retracts = ?1
+                    OR retracts IN (SELECT sequence FROM lessons WHERE origin = ?1) OR origin = ?1",
             )
             .bind(line)
             .bind(Features::default().encode())
