@@ -141,8 +141,9 @@ fn bayes(bencher: Bencher<'_, '_>) {
 fn three_layers(bencher: Bencher<'_, '_>) {
     counted(bencher, |input, index| {
         let extracted = learn::extract(&input.parsed[index], Some(&input.envelope.client), &input.key);
-        let shared = input.model.judge(&extracted);
-        let own = input.model.judge_for(&extracted, &input.layers);
+        let heard = input.model.hear(&extracted.features);
+        let shared = input.model.judge_heard(&extracted, &heard);
+        let own = input.model.judge_for(&extracted, &heard, &input.layers);
         divan::black_box(own.and_then(|own| {
             let counted = shared.map_or(0.0, |shared| shared.points());
             learn::difference(counted, &own, learn::MAX_POINTS)

@@ -88,6 +88,15 @@ impl Bayes {
 
     /// Weighs a message after so many lessons.
     pub(super) fn weigh(&self, features: &Features, lessons: u32) -> Weighed {
+        self.weigh_by::<true>(features, lessons)
+    }
+
+    /// Returns the voice alone of [`Bayes::weigh`].
+    pub(super) fn voice(&self, features: &Features, lessons: u32) -> f64 {
+        self.weigh_by::<false>(features, lessons).voice
+    }
+
+    fn weigh_by<const ALONE: bool>(&self, features: &Features, lessons: u32) -> Weighed {
         if !self.knows_both() {
             return Weighed { voice: 0.0, probability: 0.5 };
         }
@@ -107,6 +116,9 @@ impl Bayes {
                 let distance = (p - q) / (p + q);
                 let [spam, ham] = counts.map(ln_of_count);
                 sum += (spam - ham + base) * distance * distance;
+                if !ALONE {
+                    continue;
+                }
                 let probability = of_counts(counts, [per_spam, per_ham]);
                 let deviation = (probability - 0.5).abs();
                 if deviation >= MIN_DEVIATION {

@@ -102,7 +102,7 @@ impl Layer {
     pub fn add(&self, base: &Base, features: &Features) -> Base {
         let lessons = self.learner.count();
         let all = base.lessons.saturating_add(lessons);
-        let voice = self.learner.bayes.weigh(features, all).voice;
+        let voice = self.learner.bayes.voice(features, all);
         let fade = fade(all);
         base.and(self.learner.margins(features).map(|margin| margin * fade), voice, lessons)
     }
@@ -192,9 +192,11 @@ mod tests {
     fn nothing_is_said_before_anything_was_learned_and_little_before_both_labels_were() {
         let (model, mut layer) = (Model::new(), Layer::new());
         let extracted = Extracted { features: lesson(Label::Spam, &[1]).features, ..Extracted::default() };
-        assert_eq!(model.judge_for(&extracted, &[Arc::new(layer.clone())]), None);
+        let judged =
+            |layer: Arc<Layer>| model.judge_for(&extracted, &model.hear(&extracted.features), &[layer]);
+        assert_eq!(judged(Arc::new(layer.clone())), None);
         layer.learn(&lesson(Label::Spam, &[1]), &Base::default());
-        let opinion = model.judge_for(&extracted, &[Arc::new(layer)]).unwrap();
+        let opinion = judged(Arc::new(layer)).unwrap();
         assert!(opinion.points() <= 2.5 && opinion.points() > 0.0);
     }
 

@@ -38,7 +38,7 @@ pub use features::{Features, InvalidFeatures, MAX_ENCODED_BYTES, MAX_SLOTS, View
 pub use hash::FeatureKey;
 pub use layer::{Base, Layer};
 pub use measure::{Measures, Scored, calibration_error, measure};
-pub use model::{MIN_LESSONS, Model};
+pub use model::{Heard, MIN_LESSONS, Model};
 pub use opinion::{Evidence, MAX_POINTS, Opinion, SPAM_POINTS, State, Trait, difference};
 pub use snapshot::{InvalidSnapshot, MAX_SNAPSHOT_BYTES};
 pub use unspoken::{Unspoken, UnspokenRings};

@@ -50,6 +50,15 @@ pub struct Model {
     pub(super) budgets: Budgets,
 }
 
+/// What a model says of features.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Heard {
+    /// By view, for the layers below.
+    pub base: Base,
+    /// The probability of spam by the Bayes filter alone.
+    pub bayes: f64,
+}
+
 impl Model {
     /// Returns the model that has learned nothing.
     pub fn new() -> Self {
@@ -159,12 +168,15 @@ impl Model {
 
     /// Judges a message; `None` until something was learned.
     pub fn judge(&self, extracted: &Extracted) -> Option<Opinion> {
+        self.judge_heard(extracted, &self.hear(&extracted.features))
+    }
+
+    /// Judges a message by what [`Model::hear`] said of its features.
+    pub fn judge_heard(&self, extracted: &Extracted, heard: &Heard) -> Option<Opinion> {
         if self.learner.bayes.lessons == [0; 2] {
             return None;
         }
-        let features = &extracted.features;
-        let weighed = self.learner.bayes.weigh(features, self.count());
-        let score = self.sum(features) + weighed.voice;
+        let score = heard.base.score();
         let [for_spam, for_ham] = self.learner.bayes.evidence(extracted);
         let (mut state, mut spam_from) = (self.calibration.state(score), self.calibration.spam_from);
         if !self.learner.bayes.knows_both_by(MIN_LESSONS) {
@@ -177,7 +189,7 @@ impl Model {
             state,
             ham_to: self.calibration.ham_to,
             spam_from,
-            bayes: weighed.probability,
+            bayes: heard.bayes,
             for_spam,
             for_ham,
             traits: self.traits(extracted),
@@ -202,9 +214,9 @@ impl Model {
 
     /// Judges a message for somebody who has layers, the widest first, on the scale on which [`Model::judge`] does;
     /// `None` until something was learned in any. The words are those of the narrowest layer that has some for its side.
-    pub fn judge_for(&self, extracted: &Extracted, layers: &[Arc<Layer>]) -> Option<Opinion> {
+    pub fn judge_for(&self, extracted: &Extracted, heard: &Heard, layers: &[Arc<Layer>]) -> Option<Opinion> {
         let features = &extracted.features;
-        let mut said = self.base(features);
+        let mut said = heard.base;
         let mut lessons = self.lessons();
         let (mut bounds, mut most) = (&self.calibration, self.count());
         for layer in layers {
@@ -233,19 +245,25 @@ impl Model {
             state,
             ham_to: bounds.ham_to,
             spam_from,
-            bayes: self.learner.bayes.weigh(features, self.count()).probability,
+            bayes: heard.bayes,
             for_spam,
             for_ham,
             traits: Vec::new(),
         })
     }
 
-    /// Returns what the model says of a message to the layers below.
-    pub fn base(&self, features: &Features) -> Base {
+    /// Returns what the model says of features.
+    pub fn hear(&self, features: &Features) -> Heard {
         let fade = fade(self.count());
-        let voice = self.learner.bayes.weigh(features, self.count()).voice;
+        let weighed = self.learner.bayes.weigh(features, self.count());
         let margins = self.learner.margins(features).map(|margin| margin * fade);
-        Base::default().and(margins, voice, self.count())
+        let base = Base::default().and(margins, weighed.voice, self.count());
+        Heard { base, bayes: weighed.probability }
+    }
+
+    /// Returns what the model says of features to the layers below.
+    pub fn base(&self, features: &Features) -> Base {
+        self.hear(features).base
     }
 }
 

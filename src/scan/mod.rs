@@ -261,10 +261,11 @@ impl Shared {
             let client = (met == Met::InSession).then_some(&envelope.client);
             let extracted = self.learned.extract(&message, client);
             let model = self.learned.model();
-            let opinion = model.judge(&extracted);
-            let own = layers
-                .iter()
-                .filter_map(|Apart { place, layers }| Some((*place, model.judge_for(&extracted, layers)?)));
+            let heard = model.hear(&extracted.features);
+            let opinion = model.judge_heard(&extracted, &heard);
+            let own = layers.iter().filter_map(|Apart { place, layers }| {
+                Some((*place, model.judge_for(&extracted, &heard, layers)?))
+            });
             let own = own.collect::<Vec<_>>();
             (opinion, own, extracted.features)
         });

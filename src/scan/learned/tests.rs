@@ -299,7 +299,8 @@ async fn judged_for(learned: &Learned, person: &str, raw: &[u8]) -> Option<f64> 
     let recipients: Vec<Recipient> = vec![address(person).into()];
     let apart = learned.layers_of(&recipients).await.unwrap().pop()?;
     let extracted = learned.extract(&parse(raw), None);
-    Some(learned.model().judge_for(&extracted, &apart.layers).unwrap().score)
+    let model = learned.model();
+    Some(model.judge_for(&extracted, &model.hear(&extracted.features), &apart.layers).unwrap().score)
 }
 
 #[tokio::test]
