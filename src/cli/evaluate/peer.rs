@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use crate::learn::Label;
 
-/// How long spamd may take to start, and to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a filter may take to start, and to answer: Rspamd compiles its patterns first.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A filter that can be compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
