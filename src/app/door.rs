@@ -125,6 +125,7 @@ fn service(config: &Config, scanner: &Scanner) -> anyhow::Result<Service> {
         policy: config.way(config.door.direction).policy()?,
         direction: config.door.direction,
         may_teach: config.door.may_teach,
+        sharing: config.learn_share,
         message_bytes: config.smtp.max_message_bytes,
         now,
     })

@@ -21,7 +21,7 @@ use crate::learn::{Label, MessageKey};
 use crate::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
 use crate::message;
 use crate::policy::{self, Policy, Thresholds};
-use crate::scan::{Busy, By, LearnedError, Met, Scanned, Scanner};
+use crate::scan::{Busy, By, LearnedError, Met, Scanned, Scanner, Sharing};
 use crate::store::Teacher;
 use crate::verdict::{Disposition, Finding};
 
@@ -50,6 +50,8 @@ pub struct Service {
     pub direction: Direction,
     /// Whether clients may teach.
     pub may_teach: bool,
+    /// Who is taught by what they say of the mail of a person whom they name.
+    pub sharing: Sharing,
     /// Bytes of a message.
     pub message_bytes: usize,
     /// Tells the time.
@@ -137,11 +139,14 @@ impl Service {
         Ok(Answer { scanned, disposition, thresholds: self.policy.thresholds })
     }
 
-    /// Learns a message; it is in the log of lessons when this returns. Says whether that was new.
-    async fn teach(&self, raw: Bytes, label: Label) -> Result<bool, LearnedError> {
+    /// Learns a message, of a person where one is named and of all otherwise; it is in the log of lessons when this
+    /// returns. Says whether that was new.
+    async fn teach(&self, raw: Bytes, label: Label, person: Option<Address>) -> Result<bool, LearnedError> {
         let (learned, now) = (self.scanner.learned(), (self.now)());
-        let appended = learned.learn(label, vec![raw.clone()], &By::All(Teacher::Cli), now).await?;
-        if appended.already_known == 0 {
+        let is_for_all = person.is_none() || self.sharing == Sharing::Everyone;
+        let by = person.map_or(By::All(Teacher::Cli), |person| By::Person(person, self.sharing));
+        let appended = learned.learn(label, vec![raw.clone()], &by, now).await?;
+        if appended.already_known == 0 && is_for_all {
             let key = learned.key().clone();
             let message = spawn_blocking(move || MessageKey::of(&message::parse(&raw), &key)).await?;
             learned.imply(message, label, now).await?;

@@ -72,7 +72,8 @@ async fn learn(State(service): State<Current>, headers: HeaderMap, body: Body, l
         Ok(raw) => raw,
         Err(response) => return response,
     };
-    match service.load_full().teach(raw, label).await {
+    let person = headers.get("deliver-to").and_then(|value| mailbox(value.to_str().ok()?));
+    match service.load_full().teach(raw, label, person).await {
         Ok(true) => Json(json!({ "success": true })).into_response(),
         Ok(false) => {
             (StatusCode::ALREADY_REPORTED, Json(json!({ "error": "it was learned before" }))).into_response()
@@ -81,17 +82,21 @@ async fn learn(State(service): State<Current>, headers: HeaderMap, body: Body, l
     }
 }
 
+/// Reads an address, in angle brackets or not.
+fn mailbox(text: &str) -> Option<Address> {
+    Address::parse(text.trim_matches(['<', '>', ' '])).ok()
+}
+
 /// Reads the envelope. What cannot be read is as if it had not been said.
 fn question(headers: &HeaderMap) -> Question {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let address = |text: &str| Address::parse(text.trim_matches(['<', '>', ' '])).ok();
     let ip = text("ip").and_then(|ip| ip.parse::<IpAddr>().ok());
     let recipients = headers.get_all("rcpt").iter().chain(headers.get_all("deliver-to"));
     Question {
         client: ip.map(|ip| SocketAddr::new(ip, 0)),
         helo: text("helo").unwrap_or_default().chars().take(255).collect(),
-        from: text("from").and_then(address),
-        recipients: recipients.filter_map(|value| address(value.to_str().ok()?)).collect(),
+        from: text("from").and_then(mailbox),
+        recipients: recipients.filter_map(|value| mailbox(value.to_str().ok()?)).collect(),
     }
 }
 

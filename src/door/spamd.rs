@@ -166,6 +166,13 @@ fn parse(bytes: &[u8]) -> Result<Head, Failure> {
     Ok(head)
 }
 
+impl Head {
+    /// Returns the person whose mail it is, where the client names one by an address: `spamc -u`.
+    fn person(&self) -> Option<Address> {
+        self.user.as_deref().and_then(|user| Address::parse(user).ok())
+    }
+}
+
 async fn respond(head: &Head, raw: Bytes, service: &Service) -> Result<Vec<u8>, Failure> {
     match head.method.as_str() {
         "PING" => return Ok(b"SPAMD/1.5 0 PONG\r\n".to_vec()),
@@ -174,8 +181,7 @@ async fn respond(head: &Head, raw: Bytes, service: &Service) -> Result<Vec<u8>, 
         "CHECK" | "SYMBOLS" | "REPORT" | "REPORT_IFSPAM" | "PROCESS" | "HEADERS" => {}
         _ => return Err(Failure::Protocol("this method is not known")),
     }
-    let recipients = head.user.iter().filter_map(|user| Address::parse(user).ok()).collect();
-    let question = Question { recipients, ..Question::default() };
+    let question = Question { recipients: head.person().into_iter().collect(), ..Question::default() };
     let answer = service.ask(raw.clone(), question).await.map_err(|_| Failure::Temporary)?;
     let body = match head.method.as_str() {
         "SYMBOLS" => answer.symbols(",").into_bytes(),
@@ -209,7 +215,7 @@ async fn tell(head: &Head, raw: Bytes, service: &Service) -> Result<Vec<u8>, Fai
         }
         (false, _, false) => return Err(Failure::Usage("nothing is set")),
     };
-    let is_new = service.teach(raw, label).await.map_err(|_| Failure::Temporary)?;
+    let is_new = service.teach(raw, label, head.person()).await.map_err(|_| Failure::Temporary)?;
     let did = if is_new { "DidSet: local\r\n" } else { "" };
     Ok(format!("SPAMD/1.1 0 EX_OK\r\n{did}Content-length: 2\r\n\r\n\r\n").into_bytes())
 }

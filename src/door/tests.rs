@@ -10,7 +10,7 @@ use crate::policy::OnDegraded;
 use crate::privacy::InstallationKey;
 use crate::reputation::Reputation;
 use crate::rules::{Organisation, RuleSet, Source};
-use crate::scan::{self, Learned, Rules};
+use crate::scan::{self, Learned, Rules, Sharing};
 use crate::store::{Memory, Records};
 
 const MAIL: &str = "From: a@example.org\r\nX-Spam-Flag: NO\r\nSubject: Hi\r\n\r\nBuy spam here\r\n";
@@ -43,6 +43,7 @@ async fn service(may_teach: bool) -> Current {
         },
         direction: Direction::Inbound,
         may_teach,
+        sharing: Sharing::Person,
         message_bytes: 10_000,
         now: || OffsetDateTime::UNIX_EPOCH,
     }))
@@ -119,6 +120,28 @@ async fn teaching_is_refused_unless_it_is_allowed() {
     assert!(spamc(&tell, true).await.contains("DidSet: local\r\n"));
     let remove = with_message("TELL", "Remove: local\r\n");
     assert!(spamc(&remove, true).await.starts_with("SPAMD/1.0 64 "));
+}
+
+#[tokio::test]
+async fn what_is_said_of_the_mail_of_a_person_teaches_that_person() {
+    let current = service(true).await;
+    let request = with_message("TELL", "Message-class: spam\r\nSet: local\r\nUser: ann@example.org\r\n");
+    let (mut client, server) = tokio::io::duplex(64 << 10);
+    let serving = tokio::spawn(serve(server, Arc::clone(&current)));
+    client.write_all(&request).await.unwrap();
+    client.shutdown().await.unwrap();
+    serving.await.unwrap().unwrap();
+    let request =
+        Request::post("/learnspam").header("Deliver-To", "<bob@example.org>").body(Body::from(MAIL));
+    let response = router(Arc::clone(&current)).oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let service = current.load_full();
+    let learned = service.scanner.learned();
+    assert_eq!(learned.load().await.unwrap().lessons(), (0, 0), "it is nobody else's");
+    for (person, layers) in [("ann", 1), ("bob", 1), ("carl", 0)] {
+        let recipient = Address::parse(&format!("{person}@example.org")).unwrap().into();
+        assert_eq!(learned.layers_of(&[recipient]).await.unwrap().len(), layers, "{person}");
+    }
 }
 
 #[tokio::test]

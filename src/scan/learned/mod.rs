@@ -247,10 +247,15 @@ impl Learned {
     /// Remembers what became of a message, for what follows when people speak of others.
     pub fn remember(&self, scanned: &Scanned, is_kept: bool, now: OffsetDateTime) {
         let Some(judged) = &scanned.judged else { return };
+        if self.model().lessons() == (0, 0) {
+            // Nothing follows from what was not judged.
+            return;
+        }
         let unspoken = Unspoken {
             message: MessageKey::of(&scanned.message, &self.inner.key),
             score: judged.score,
-            features: Arc::clone(&judged.features),
+            // A copy has no room to spare, which many of them would add up to.
+            features: Arc::new(judged.features.as_ref().clone()),
             at: now.unix_timestamp(),
         };
         self.unspoken().push(unspoken, is_kept);
