@@ -5,8 +5,10 @@
 //! thread that uses them. An analyser that panics or runs out of time adds
 //! a [`Degraded`] and takes nobody else's findings away. This module knows no SMTP and no policy.
 
+mod analysis;
 mod audit;
 mod learned;
+mod remembered;
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,13 +24,13 @@ use tokio::sync::Semaphore;
 pub use audit::Contradicted;
 pub use learned::{Apart, By, LAYER_LESSONS, LAYERS, Learned, LearnedError, Sharing};
 
-use crate::learn::{self, Features, Label, Opinion};
-use crate::mail::{Address, Direction, Envelope};
-use crate::message::{self, Message};
+use crate::learn::{Features, Label};
+use crate::mail::{Direction, Envelope};
+use crate::message::Message;
 use crate::metrics::{Counter, Histogram};
 use crate::privacy::error_chain;
 use crate::reputation::Reputation;
-use crate::rules::{Authentication, Evidence, Organisation, RuleSet, Subject};
+use crate::rules::{Organisation, RuleSet};
 use crate::verdict::{Degraded, Finding, Scan, Symbol};
 
 /// Limits of scanning.
@@ -242,166 +244,15 @@ impl Scanner {
     }
 }
 
-impl Shared {
-    /// `now` is there where the message is on its way: then it is counted among others like it.
-    fn analyse(
-        &self,
-        body: &[u8],
-        envelope: &Envelope,
-        met: Met,
-        layers: &[Apart],
-        now: Option<OffsetDateTime>,
-    ) -> Scanned {
-        let mut scan = Scan::default();
-        let message = guarded(&mut scan, "message", || message::parse(body)).unwrap_or_else(|| {
-            // A message that breaks the parser is still looked at, as raw text.
-            Message { text: raw_text(body), ..Message::default() }
-        });
-        let learned = guarded(&mut scan, "learned", || {
-            let client = (met == Met::InSession).then_some(&envelope.client);
-            let extracted = self.learned.extract(&message, client);
-            let model = self.learned.model();
-            let heard = model.hear(&extracted.features);
-            let opinion = model.judge_heard(&extracted, &heard);
-            let own = layers.iter().filter_map(|Apart { place, layers }| {
-                Some((*place, model.judge_for(&extracted, &heard, layers)?))
-            });
-            let own = own.collect::<Vec<_>>();
-            (opinion, own, extracted.features)
-        });
-        let mut judged = None;
-        let (opinion, judged_apart) = learned.map_or((None, Vec::new()), |(opinion, own, features)| {
-            let score = opinion.as_ref().map_or(0.0, |opinion| opinion.score);
-            judged = Some(Judged { score, features: Arc::new(features), sure: None });
-            (opinion, own)
-        });
-        let rules = self.rules.load();
-        let set = rules.of(envelope.direction);
-        // What was learned is weighed once: by the rules that ask for it, or else by the filter itself.
-        scan.findings.extend(opinion.as_ref().filter(|_| !set.weighs_learned()).map(Opinion::finding));
-        let mut counted = opinion.as_ref().map_or(0.0, Opinion::points);
-        let authentication = guarded(&mut scan, "authentication", || {
-            Authentication::read(&message, &rules.organisation.authserv_ids)
-        });
-        let evidence = Evidence {
-            bayes: opinion.as_ref().map(|opinion| opinion.bayes),
-            authentication: authentication.flatten(),
-        };
-        let evaluation = guarded(&mut scan, "rules", || {
-            set.evaluate(&Subject {
-                message: &message,
-                raw: body,
-                envelope,
-                evidence: &evidence,
-                organisation: &rules.organisation,
-            })
-        });
-        if let Some(evaluation) = evaluation {
-            if !evaluation.exceeded.is_empty() {
-                tracing::warn!(rules = evaluation.exceeded.join(" "), "rules took too long and were stopped");
-                scan.degraded.push(Degraded { analyser: "rules", reason: "time" });
-            }
-            if let (Some(judged), Some(opinion), true) =
-                (&mut judged, &opinion, evaluation.exceeded.is_empty())
-            {
-                let points: f64 = evaluation.findings.iter().map(|finding| finding.score.points()).sum();
-                // The filter does not agree with itself.
-                let points = points - evaluation.learned_points;
-                let (ham, spam) = self.learned.model().lessons();
-                judged.sure = learn::sure_label(opinion, points, ham.saturating_add(spam));
-            }
-            counted = if set.weighs_learned() { evaluation.learned_points } else { counted };
-            scan.findings.extend(evaluation.findings);
-        }
-        // Rules that weigh what was learned give about as much for it as makes spam.
-        let most = if set.weighs_learned() { learn::SPAM_POINTS } else { learn::MAX_POINTS };
-        let own = judged_apart.into_iter();
-        let own = own.filter_map(|(place, own)| Some((place, learn::difference(counted, &own, most)?)));
-        let mut own: Vec<(usize, Finding)> = own.collect();
-        let remembered = guarded(&mut scan, "reputation", || {
-            self.remembered(&message, envelope, evidence.authentication.as_ref(), now)
-        });
-        let (found, of_recipients) = remembered.unwrap_or_default();
-        scan.findings.extend(found);
-        own.extend(of_recipients);
-        scan.findings.sort_by(|a, b| b.score.points().abs().total_cmp(&a.score.points().abs()));
-        Scanned { scan, message: Arc::new(message), judged, own }
-    }
-}
-
-impl Shared {
-    /// Returns what is remembered of earlier mail that bears on a message from the world, and what of it is about one
-    /// recipient alone.
-    fn remembered(
-        &self,
-        message: &Message,
-        envelope: &Envelope,
-        authentication: Option<&Authentication>,
-        now: Option<OffsetDateTime>,
-    ) -> (Vec<Finding>, Vec<(usize, Finding)>) {
-        if envelope.direction != Direction::Inbound {
-            return Default::default();
-        }
-        let reputation = &self.reputation;
-        let mut found =
-            if reputation.has_lists() { reputation.listed(&names(message, envelope)) } else { Vec::new() };
-        let Some(now) = now.map(OffsetDateTime::unix_timestamp) else { return (found, Vec::new()) };
-        found.extend(reputation.bulk(message, envelope.recipients.len(), now));
-        let own = envelope.recipients.iter().enumerate().filter_map(|(place, recipient)| {
-            let known = reputation.acquaintance(&message.from, &recipient.address, authentication, now)?;
-            Some((place, known))
-        });
-        (found, own.collect())
-    }
-}
-
-/// Most links whose hosts are looked for in lists.
-const LISTED_LINKS: usize = 50;
-
-/// Returns what may be on a list: the client's address, sender and author with their domains, the hosts of links and their
-/// domains, in lower case.
-fn names(message: &Message, envelope: &Envelope) -> Vec<String> {
-    let mut names = vec![envelope.client.address.ip().to_canonical().to_string()];
-    let sender = envelope.mail.reverse_path.as_ref().map(Address::to_normalized);
-    let author = message.from.first().map(|author| author.address.to_lowercase());
-    for address in [sender, author].into_iter().flatten() {
-        names.extend(address.rsplit_once('@').map(|(_, domain)| domain.to_owned()));
-        names.push(address);
-    }
-    names.extend(message.links.iter().take(LISTED_LINKS).filter_map(message::Link::host));
-    let domains = names.iter().filter_map(|name| psl::domain_str(name)).map(str::to_owned);
-    let domains: Vec<String> = domains.collect();
-    names.extend(domains);
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// Runs one analyser; a panic becomes a [`Degraded`].
-fn guarded<T>(scan: &mut Scan, analyser: &'static str, work: impl FnOnce() -> T) -> Option<T> {
-    let result = catch_unwind(AssertUnwindSafe(work)).ok();
-    if result.is_none() {
-        Counter::Panics.increment(&[("where", analyser)]);
-        tracing::error!(analyser, "an analyser panicked");
-        scan.degraded.push(Degraded { analyser, reason: "panic" });
-    }
-    result
-}
-
 fn nothing(reason: &'static str) -> Scanned {
     let scan = Scan { degraded: vec![Degraded { analyser: "scan", reason }], ..Scan::default() };
     Scanned { scan, message: Arc::new(Message::default()), judged: None, own: Vec::new() }
 }
 
-fn raw_text(body: &[u8]) -> String {
-    const LONGEST: usize = 1 << 20;
-    String::from_utf8_lossy(body.get(..body.len().min(LONGEST)).unwrap_or_default()).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{Client, Mail, TransactionId};
+    use crate::mail::{Address, Client, Mail, TransactionId};
     use crate::privacy::InstallationKey;
     use crate::rules;
     use crate::store::{Memory, Records, Teacher};
@@ -500,13 +351,5 @@ mod tests {
                 .degraded
                 .is_empty()
         );
-    }
-
-    #[test]
-    fn a_panic_in_one_analyser_leaves_the_others_findings() {
-        let mut scan = Scan::default();
-        assert_eq!(guarded(&mut scan, "rules", || -> u8 { std::panic::panic_any(()) }), None);
-        assert_eq!(guarded(&mut scan, "learned", || 7), Some(7));
-        assert_eq!(scan.degraded, [Degraded { analyser: "rules", reason: "panic" }]);
     }
 }
