@@ -1,5 +1,6 @@
 //! From the configuration to what each module wants: built whole, before anything of it is used.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::gateway::{Access, Authority, Clients, Clock, Gateway, Outbox, Sender,
 use crate::ingress::tls::{Acceptor, Certificates, ClientCertificates};
 use crate::ingress::{self, TlsMode};
 use crate::journal::Journal;
-use crate::mail::Direction;
+use crate::mail::{Address, Direction};
 use crate::privacy::{PseudonymKey, error_chain};
 use crate::quarantine::{self, Quarantine};
 use crate::relay::tls::{Connector, Roots, TlsPolicy};
@@ -56,7 +57,7 @@ impl Built {
     pub(super) async fn new(config: &Config, stores: &Stores) -> anyhow::Result<Self> {
         let quarantine = open_quarantine(config, &stores.folder).await?;
         let rules = super::rules::rules(config)?;
-        let reputation = stores.reputation.with_lists(lists(config, stores.reputation.key())?);
+        let reputation = stores.reputation.with_lists(lists(config, stores.reputation.key()).await?);
         let scanner = Scanner::new(scan_config(config), rules, stores.learned.clone(), reputation)
             .context("starting the threads that scan")?;
         if !config.scan_exempt_networks.is_empty() {
@@ -124,14 +125,18 @@ fn gateway(
         unscanned: config.scan_exempt_networks.clone().into(),
         implies: config.learn_implied,
         learns_by_itself: config.learn_automatic,
-        traps: if direction == Direction::Inbound {
-            config.learn_traps.clone().into()
-        } else {
-            Arc::default()
-        },
+        traps: traps(config, direction),
         pseudonyms: stores.pseudonyms.clone(),
         clock: Arc::clone(&stores.clock),
     })
+}
+
+/// Returns the addresses that catch spam, of which there are none for outbound mail.
+fn traps(config: &Config, direction: Direction) -> Arc<HashSet<String>> {
+    match direction {
+        Direction::Inbound => Arc::new(config.learn_traps.iter().map(Address::to_normalized).collect()),
+        Direction::Outbound => Arc::default(),
+    }
 }
 
 /// Returns who knows the passwords of a direction. Nobody signs in to hand in mail from the world.
@@ -314,14 +319,18 @@ fn acceptor(config: &Config, direction: Direction) -> anyhow::Result<Option<Acce
     Acceptor::new(files).map(Some).context("tls.certificates")
 }
 
-/// Reads the lists of a configuration, each with a filter under `key`.
-pub(super) fn lists(config: &Config, key: [u8; 32]) -> anyhow::Result<Vec<Named>> {
-    let read = |list: &ListFile| {
+/// Reads the lists of a configuration, each with a filter under `key`: off the async threads, for millions of lines take
+/// seconds.
+pub(super) async fn lists(config: &Config, key: [u8; 32]) -> anyhow::Result<Vec<Named>> {
+    let files = config.lists.clone();
+    let read = move |list: &ListFile| {
         let opened = List::open(&list.file, key)
             .with_context(|| format!("the list {} in {}", list.name, list.file.display()))?;
         Ok(Named { symbol: Symbol::new(format!("LIST_{}", list.name)), points: list.points, list: opened })
     };
-    config.lists.iter().map(read).collect()
+    tokio::task::spawn_blocking(move || files.iter().map(read).collect())
+        .await
+        .context("reading the lists")?
 }
 
 /// Returns how scans run.

@@ -77,7 +77,7 @@ pub async fn scanner(config: &Config) -> anyhow::Result<Scanner> {
         (Learned::open(&records, Arc::new(Memory::default()), &key).await?, key)
     };
     let reputation = Reputation::new(config.reputation, &key);
-    let reputation = reputation.with_lists(lists(config, reputation.key())?);
+    let reputation = reputation.with_lists(lists(config, reputation.key()).await?);
     Scanner::new(scan_config(config), rules(config)?, learned, reputation)
         .context("starting the threads that scan")
 }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -24,8 +24,10 @@ const EVERY: Duration = Duration::from_secs(15);
 /// Messages that are learned in one transaction, and their bytes.
 const BATCH: usize = 50;
 const BATCH_BYTES: u64 = 64 << 20;
-/// Messages of a folder that are looked at; the oldest names first.
+/// Messages that a folder may hold.
 const FOLDER: usize = 100_000;
+/// A change of a folder that is younger may not have been the last one of its moment.
+const MOMENT: Duration = Duration::from_secs(2);
 /// In which place the names of files and folders are hashed.
 const FILE: u8 = 0xb1;
 
@@ -46,6 +48,8 @@ struct Folder {
     by: By,
     /// Hashes of the names of messages that taught.
     seen: HashSet<u64>,
+    /// When it had changed last, where all of it was looked at since.
+    looked_at: Option<[SystemTime; 2]>,
     /// Whether it could be read the last time.
     is_well: bool,
 }
@@ -67,7 +71,14 @@ pub(super) async fn watch(mailboxes: Mailboxes, mut stopped: watch::Receiver<boo
                 Some(person) => By::Person(person.clone(), mailboxes.sharing),
                 None => By::All(Teacher::Cli),
             };
-            let mut folder = Folder { path: path.clone(), label, by, seen: HashSet::new(), is_well: true };
+            let mut folder = Folder {
+                path: path.clone(),
+                label,
+                by,
+                seen: HashSet::new(),
+                looked_at: None,
+                is_well: true,
+            };
             folder.remember(&mailboxes).await;
             folders.push(folder);
         }
@@ -111,6 +122,11 @@ impl Folder {
 
     /// Learns what is new.
     async fn look(&mut self, mailboxes: &Mailboxes) -> Result<(), String> {
+        let path = self.path.clone();
+        let changed_at = blocking(move || changed_at(&path)).await?;
+        if self.looked_at == Some(changed_at) {
+            return Ok(());
+        }
         let (path, key) = (self.path.clone(), mailboxes.learned.key().clone());
         let files = blocking(move || files(&path, &key)).await?;
         let there: HashSet<u64> = files.iter().map(|file| file.name).collect();
@@ -118,7 +134,7 @@ impl Folder {
         self.seen.retain(|name| there.contains(name));
         let mut has_changed = self.seen.len() != before;
         let mut new = files.into_iter().filter(|file| !self.seen.contains(&file.name)).peekable();
-        let mut names = Vec::new();
+        let (mut names, mut all) = (Vec::new(), 0);
         let mut result = Ok(());
         while new.peek().is_some() && result.is_ok() {
             let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -128,6 +144,7 @@ impl Folder {
                 bytes += file.bytes;
                 batch.push(file);
             }
+            all += batch.len();
             match self.learn(batch, mailboxes).await {
                 Ok(done) => names.extend(done),
                 Err(error) => result = Err(error),
@@ -135,6 +152,8 @@ impl Folder {
         }
         drop(new);
         has_changed |= !names.is_empty();
+        let is_past = changed_at.iter().all(|changed| *changed + MOMENT < SystemTime::from(now()));
+        self.looked_at = (result.is_ok() && names.len() == all && is_past).then_some(changed_at);
         self.seen.extend(names);
         if has_changed {
             let bytes: Vec<u8> = self.seen.iter().flat_map(|name| name.to_le_bytes()).collect();
@@ -169,6 +188,12 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|error| error.to_string())
 }
 
+/// Returns when messages last came to a Maildir or left it.
+fn changed_at(maildir: &Path) -> io::Result<[SystemTime; 2]> {
+    let of = |part: &str| std::fs::metadata(maildir.join(part))?.modified();
+    Ok([of("new")?, of("cur")?])
+}
+
 /// Returns the messages of a Maildir, ordered by their names, which begin with the time. What a mail client adds
 /// behind a colon does not count.
 fn files(maildir: &Path, key: &FeatureKey) -> io::Result<Vec<File>> {
@@ -187,8 +212,11 @@ fn files(maildir: &Path, key: &FeatureKey) -> io::Result<Vec<File>> {
             files.push((unique.to_vec(), File { path: entry.path(), name: hash, bytes: metadata.len() }));
         }
     }
+    if files.len() > FOLDER {
+        return Err(io::Error::other(format!("it holds more than {FOLDER} messages")));
+    }
     files.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(files.into_iter().map(|(_, file)| file).take(FOLDER).collect())
+    Ok(files.into_iter().map(|(_, file)| file).collect())
 }
 
 /// Reads messages; also returns the names of those that were read, or are too long.

@@ -102,7 +102,10 @@ fn status(config: &Config) -> anyhow::Result<ExitCode> {
     let lines = runtime.block_on(learned.log().count())?;
     let model = runtime.block_on(learned.load())?;
     for Tally { label, teacher, layer, lessons } in &tally {
-        let which = if layer == "shared" { String::new() } else { format!(", of one {layer} alone") };
+        let which = match layer.as_str() {
+            "shared" => String::new(),
+            layer => format!(", in the layer of a{} {layer}", if layer == "organisation" { "n" } else { "" }),
+        };
         println!("{:<50} {lessons:>8}", format!("{} lessons, {teacher}{which}", label.as_str()));
     }
     println!("{:<50} {lines:>8}", "lines in the log");

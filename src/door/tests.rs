@@ -7,11 +7,9 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::policy::OnDegraded;
-use crate::privacy::InstallationKey;
-use crate::reputation::Reputation;
 use crate::rules::{Organisation, RuleSet, Source};
-use crate::scan::{self, Learned, Rules, Sharing};
-use crate::store::{Memory, Records};
+use crate::scan::{self, Rules, Sharing};
+use crate::store::Records;
 
 const MAIL: &str = "From: a@example.org\r\nX-Spam-Flag: NO\r\nSubject: Hi\r\n\r\nBuy spam here\r\n";
 
@@ -24,18 +22,10 @@ async fn service(may_teach: bool) -> Current {
         .0
     };
     let records = Records::in_memory().await.unwrap();
-    let key = InstallationKey::new([0; 32]);
-    let learned = Learned::open(&records, Arc::new(Memory::default()), &key).await.unwrap();
     let rules = Rules { inbound: rules(), outbound: rules(), organisation: Organisation::default() };
     let config = scan::Config { concurrency: 2, timeout: Duration::from_secs(10) };
     Arc::new(ArcSwap::from_pointee(Service {
-        scanner: Scanner::new(
-            config,
-            rules,
-            learned,
-            Reputation::new(Default::default(), &InstallationKey::new([0; 32])),
-        )
-        .unwrap(),
+        scanner: Scanner::of_test(&records, config, rules).await,
         policy: Policy {
             thresholds: Thresholds::new(4.0, 6.0, 20.0).unwrap(),
             on_degraded: OnDegraded::Ignore,

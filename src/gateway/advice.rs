@@ -15,7 +15,7 @@ use super::custody::{self, Custody};
 use super::delivery::{Delivery, Fate};
 use super::failure::Failure;
 use super::plan::Speaks;
-use super::transaction::{failures, hash, known_fates};
+use super::transaction::{failures, hash, known_fates, shown};
 use super::{Gateway, trace};
 use crate::journal::Attempt;
 use crate::mail::{Envelope, Reply};
@@ -96,8 +96,9 @@ impl Gateway {
                     now: (self.clock)(),
                 };
                 delivery.keep_what_is_ours(&steps, fates, attempt).await;
-                let fields = trace::marks(self, envelope, &scanned.scan, flagged);
-                return (scanned.scan, fields);
+                let shown = shown(&scanned, &steps);
+                let fields = trace::marks(self, envelope, &shown, flagged);
+                return (shown.into_owned(), fields);
             }
             Err(Busy) => (Failure::Busy, Scan::default()),
         };

@@ -21,8 +21,13 @@ mod review;
 mod trace;
 mod transaction;
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod transaction_hop;
+#[cfg(test)]
 mod transaction_tests;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -40,7 +45,7 @@ pub use transaction::Transaction;
 
 use crate::ingress;
 use crate::journal::Journal;
-use crate::mail::{Address, Direction};
+use crate::mail::Direction;
 use crate::policy::Policy;
 use crate::privacy::PseudonymKey;
 use crate::quarantine::Quarantine;
@@ -71,8 +76,8 @@ pub struct Gateway {
     pub implies: bool,
     /// Whether messages on which all agree teach.
     pub learns_by_itself: bool,
-    /// Addresses that nobody uses: what is sent to them is spam.
-    pub traps: Arc<[Address]>,
+    /// Addresses that nobody uses, normalized: what is sent to them is spam.
+    pub traps: Arc<HashSet<String>>,
     /// The policy of the direction.
     pub policy: Arc<Policy>,
     /// What is written into the header of what passes.

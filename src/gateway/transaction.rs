@@ -5,6 +5,7 @@
 //! each recipient, and the reply is built from [`Custody`] or is no 2xx. Whatever goes wrong here is a
 //! 451: the client keeps the message.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -210,7 +211,8 @@ impl Transaction {
             Ok(scanned) => {
                 let (steps, flagged) = self.gateway.plan(envelope, &scanned, speaks, fates);
                 let now = (self.gateway.clock)();
-                match trace::outgoing(&self.gateway, envelope, body, &scanned.scan, flagged, now) {
+                let shown = shown(&scanned, &steps);
+                match trace::outgoing(&self.gateway, envelope, body, &shown, flagged, now) {
                     Ok(outgoing) => {
                         let delivery = Delivery {
                             relay: way,
@@ -223,9 +225,9 @@ impl Transaction {
                             now,
                         };
                         delivery.carry_out(&steps, fates, relay, attempt).await;
-                        return scanned.scan;
+                        return shown.into_owned();
                     }
-                    Err(failure) => (failure, scanned.scan),
+                    Err(failure) => (failure, shown.into_owned()),
                 }
             }
             Err(Busy) => (Failure::Busy, Scan::default()),
@@ -269,8 +271,7 @@ impl Gateway {
 
     /// Whether nobody uses an address, and what is sent there is spam.
     fn is_trap(&self, address: &Address) -> bool {
-        !self.traps.is_empty()
-            && self.traps.iter().any(|trap| trap.to_normalized() == address.to_normalized())
+        !self.traps.is_empty() && self.traps.contains(&address.to_normalized())
     }
 
     /// Applies policy to every recipient that has no fate; says also whether the message is marked as spam.
@@ -334,6 +335,19 @@ impl Gateway {
             "transaction"
         );
     }
+}
+
+/// Returns what the header of a message that goes on says of it, and the log: what was found for the one recipient who
+/// gets it, or the one there is, and for all where there are several.
+pub(super) fn shown<'s>(scanned: &'s Scanned, steps: &[Option<Step>]) -> Cow<'s, Scan> {
+    let one = |is_meant: fn(Step) -> bool| {
+        let mut places =
+            (0..).zip(steps).filter(|(_, step)| step.is_some_and(is_meant)).map(|(place, _)| place);
+        places.next().filter(|_| places.next().is_none())
+    };
+    let is_relayed = steps.contains(&Some(Step::Relay));
+    let place = if is_relayed { one(|step| step == Step::Relay) } else { one(|_| true) };
+    place.map_or(Cow::Borrowed(&scanned.scan), |place| scanned.scan_for(place))
 }
 
 /// Returns the fates that earlier attempts have settled: the journal has the proof, or another session of the

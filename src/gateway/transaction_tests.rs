@@ -1,28 +1,20 @@
 //! A transaction as a session sees it, before a next hop that answers for each recipient.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use time::macros::datetime;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 
 use super::*;
+use crate::gateway::fixture;
+use crate::gateway::transaction_hop::{Hop, Tongue, YES};
 use crate::ingress::Handler as _;
-use crate::journal::{self, Ledger};
+use crate::journal::Ledger;
 use crate::mail::{Address, Client, Mail, Protocol, Reply};
 use crate::policy::{Exemption, OnDegraded, Thresholds};
-use crate::privacy::InstallationKey;
-use crate::quarantine::{Config, Query, Scope};
+use crate::quarantine::{Query, Scope};
 use crate::relay::NextHop;
-use crate::reputation::Reputation;
-use crate::rules::{Organisation, RuleSet};
-use crate::scan::{self, Learned, Rules};
 use crate::smtp::server::Answer;
-use crate::store::{Bodies, Memory, Records};
 
 const NOW: OffsetDateTime = datetime!(2026-03-02 09:00 UTC);
 const NAMED: &str = "Subject: x\r\nMessage-ID: <1@sender.example>\r\n\r\nbody\r\n";
@@ -30,141 +22,8 @@ const NAMELESS: &str = "Subject: x\r\n\r\nbody\r\n";
 const ANN: &str = "ann@example.org";
 const BEN: &str = "ben@example.org";
 
-const YES: &str = "250 2.0.0 queued";
 const LATER: &str = "450 4.2.0 later";
 const NEVER: &str = "550 5.7.1 never";
-
-/// How a next hop speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tongue {
-    Lmtp,
-    Prdr,
-}
-
-/// A next hop with an answer for each recipient, and the copies that it took.
-struct Hop {
-    port: u16,
-    script: Arc<Script>,
-    playing: JoinHandle<()>,
-}
-
-struct Script {
-    tongue: Tongue,
-    /// What the end of data is answered for a recipient; `YES` where nothing is said.
-    ends: Mutex<BTreeMap<String, &'static str>>,
-    /// What the next RCPTs of a recipient are answered.
-    rcpts: Mutex<BTreeMap<String, VecDeque<&'static str>>>,
-    taken: Mutex<Vec<String>>,
-    /// Ends of data that may be answered; many, unless a test holds them back.
-    turns: Semaphore,
-    /// Ends of data that have come.
-    ended: Semaphore,
-}
-
-impl Hop {
-    async fn start(tongue: Tongue) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let script = Arc::new(Script {
-            tongue,
-            ends: Mutex::default(),
-            rcpts: Mutex::default(),
-            taken: Mutex::default(),
-            turns: Semaphore::new(1000),
-            ended: Semaphore::new(0),
-        });
-        let shared = Arc::clone(&script);
-        let playing = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let script = Arc::clone(&shared);
-                tokio::spawn(async move { script.play(BufReader::new(stream)).await });
-            }
-        });
-        Hop { port, script, playing }
-    }
-
-    fn answer(&self, ends: &[(&str, &'static str)]) {
-        *self.script.ends.lock().unwrap() =
-            ends.iter().map(|(name, end)| ((*name).to_owned(), *end)).collect();
-    }
-
-    /// The recipients of the copies that it took since the last call, in order.
-    fn taken(&self) -> Vec<String> {
-        let mut taken = std::mem::take(&mut *self.script.taken.lock().unwrap());
-        taken.sort();
-        taken
-    }
-}
-
-impl Drop for Hop {
-    fn drop(&mut self) {
-        self.playing.abort();
-    }
-}
-
-impl Script {
-    async fn play(&self, mut stream: BufReader<TcpStream>) -> Option<()> {
-        stream.write_all(b"220 hop ready\r\n").await.ok()?;
-        let (mut recipients, mut has_prdr, mut in_data) = (Vec::new(), false, false);
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if stream.read_line(&mut line).await.ok()? == 0 {
-                return None;
-            }
-            let text = line.trim_end();
-            let reply = if in_data {
-                if text != "." {
-                    continue;
-                }
-                in_data = false;
-                self.ended.add_permits(1);
-                self.turns.acquire().await.ok()?.forget();
-                self.end(&std::mem::take(&mut recipients), has_prdr)
-            } else if let Some(path) = text.strip_prefix("RCPT TO:<") {
-                let name = path.trim_end_matches('>').to_owned();
-                let scripted = self.rcpts.lock().unwrap().get_mut(&name).and_then(VecDeque::pop_front);
-                let reply = scripted.unwrap_or("250 2.1.5 Ok");
-                if reply.starts_with('2') {
-                    recipients.push(name);
-                }
-                format!("{reply}\r\n")
-            } else if text == "DATA" {
-                in_data = true;
-                "354 go\r\n".to_owned()
-            } else if text.starts_with("EHLO") {
-                "250-hop\r\n250 PRDR\r\n".to_owned()
-            } else {
-                if text.starts_with("MAIL") || text == "RSET" {
-                    recipients.clear();
-                    has_prdr = text.ends_with("PRDR");
-                }
-                "250 2.0.0 Ok\r\n".to_owned()
-            };
-            stream.write_all(reply.as_bytes()).await.ok()?;
-        }
-    }
-
-    /// The replies to the end of data; takes a copy for each that is positive.
-    fn end(&self, recipients: &[String], has_prdr: bool) -> String {
-        let ends = self.ends.lock().unwrap();
-        let mut replies: Vec<&str> =
-            recipients.iter().map(|name| ends.get(name).copied().unwrap_or(YES)).collect();
-        let mut taken = self.taken.lock().unwrap();
-        for (name, _) in recipients.iter().zip(&replies).filter(|(_, reply)| reply.starts_with('2')) {
-            taken.push(name.clone());
-        }
-        if self.tongue == Tongue::Prdr {
-            if has_prdr && replies.len() > 1 {
-                replies.insert(0, "353 one for each");
-                replies.push("250 2.0.0 done");
-            } else {
-                replies.truncate(1);
-            }
-        }
-        replies.iter().map(|reply| format!("{reply}\r\n")).collect()
-    }
-}
 
 /// One direction of a gateway before such a hop.
 struct House {
@@ -184,56 +43,14 @@ enum Asks {
 impl House {
     async fn build(tongue: Tongue) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let key = InstallationKey::new([5; 32]);
-        let records = Records::open(&folder.path().join("records.db")).await.unwrap();
-        let bodies = Bodies::open(&folder.path().join("bodies")).unwrap();
-        let memory = Arc::new(Memory::default());
-        let learned = Learned::open(&records, memory, &InstallationKey::new([0; 32])).await.unwrap();
-        let rules = Rules {
-            inbound: RuleSet::compile(&[]).0,
-            outbound: RuleSet::compile(&[]).0,
-            organisation: Organisation::default(),
-        };
-        let config = scan::Config { concurrency: 1, timeout: std::time::Duration::from_secs(5) };
-        let quarantine = Quarantine::open(records, bodies, &key, Config::default()).await.unwrap();
-        let clock: Clock = Arc::new(|| NOW);
-        let journal = open_journal(folder.path()).0;
         let hop = Hop::start(tongue).await;
         let (host, port) = ("127.0.0.1".into(), hop.port);
         let next_hop = match tongue {
             Tongue::Lmtp => NextHop::Lmtp { host, port },
             Tongue::Prdr => NextHop::Smtp { host, port },
         };
-        let pseudonyms = PseudonymKey::new(&key);
-        let gateway = Gateway {
-            direction: Direction::Inbound,
-            hostname: "gw.example".into(),
-            access: Access::Domains(Vec::new()),
-            sign_ins: SignIns {
-                authority: Authority::Nobody,
-                needs_tls: true,
-                pseudonyms: pseudonyms.clone(),
-                clock: Arc::clone(&clock),
-            },
-            relay: Relay::new(crate::relay::Config::new(next_hop, "gw.example")),
-            scanner: Scanner::new(
-                config,
-                rules,
-                learned,
-                Reputation::new(Default::default(), &InstallationKey::new([0; 32])),
-            )
-            .unwrap(),
-            unscanned: Arc::new(["0.0.0.0/0".parse().unwrap()]),
-            learns_by_itself: false,
-            traps: Arc::new([Address::parse("Trap@example.org").unwrap()]),
-            implies: true,
-            policy: policy(100.0, &[]),
-            marking: Marking::Id,
-            quarantine,
-            journal,
-            pseudonyms,
-            clock,
-        };
+        let gateway = fixture::gateway(folder.path(), next_hop, b"", policy(100.0, &[]), NOW).await;
+        let gateway = Gateway { unscanned: Arc::new(["0.0.0.0/0".parse().unwrap()]), ..gateway };
         House { folder, gateway, hop }
     }
 
@@ -305,11 +122,6 @@ impl Session {
             }
         }
     }
-}
-
-fn open_journal(folder: &std::path::Path) -> (Journal, journal::Recovered) {
-    let key = InstallationKey::new([5; 32]);
-    Journal::open(&folder.join("journal"), &key, journal::Config::default(), Arc::new(|| NOW)).unwrap()
 }
 
 /// Keeps all mail from so many points on, but for the exempted local parts.

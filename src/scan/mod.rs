@@ -28,9 +28,13 @@ use crate::learn::{Features, Label};
 use crate::mail::{Direction, Envelope};
 use crate::message::Message;
 use crate::metrics::{Counter, Histogram};
+#[cfg(test)]
+use crate::privacy::InstallationKey;
 use crate::privacy::error_chain;
 use crate::reputation::Reputation;
 use crate::rules::{Organisation, RuleSet};
+#[cfg(test)]
+use crate::store::Records;
 use crate::verdict::{Degraded, Finding, Scan, Symbol};
 
 /// Limits of scanning.
@@ -250,12 +254,22 @@ fn nothing(reason: &'static str) -> Scanned {
 }
 
 #[cfg(test)]
+impl Scanner {
+    /// A scanner with nothing learned but what is in the records, for tests.
+    pub(crate) async fn of_test(records: &Records, config: Config, rules: Rules) -> Self {
+        let key = InstallationKey::new([0; 32]);
+        let state = Arc::new(crate::store::Memory::default());
+        let learned = Learned::open(records, state, &key).await.unwrap();
+        Scanner::new(config, rules, learned, Reputation::new(Default::default(), &key)).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::mail::{Address, Client, Mail, TransactionId};
-    use crate::privacy::InstallationKey;
     use crate::rules;
-    use crate::store::{Memory, Records, Teacher};
+    use crate::store::Teacher;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -265,13 +279,10 @@ mod tests {
 
     async fn scanner_with(inbound: RuleSet, timeout: Duration) -> Scanner {
         let records = Records::in_memory().await.unwrap();
-        let key = InstallationKey::new([0; 32]);
-        let learned = Learned::open(&records, Arc::new(Memory::default()), &key).await.unwrap();
         let organisation =
             Organisation { authserv_ids: vec!["mx.example.net".to_owned()], ..Organisation::default() };
         let rules = Rules { inbound, outbound: RuleSet::compile(&[]).0, organisation };
-        let reputation = Reputation::new(Default::default(), &key);
-        Scanner::new(Config { concurrency: 1, timeout }, rules, learned, reputation).unwrap()
+        Scanner::of_test(&records, Config { concurrency: 1, timeout }, rules).await
     }
 
     fn envelope() -> Envelope {

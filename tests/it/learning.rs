@@ -49,7 +49,7 @@ fn a_person_who_does_not_want_what_others_want_gets_no_more_of_it_and_others_do(
     let output = run(folder.path(), &["learn", "--spam", "--person", "ann@example.org", "unwanted"]);
     assert!(printed(&output).contains("20 learned"), "{}", printed(&output));
     let said = status(folder.path());
-    assert!(said.contains("spam lessons, person, of one person alone 20"), "{said}");
+    assert!(said.contains("spam lessons, person, in the layer of a person 20"), "{said}");
     let gateway = start(folder.path(), "");
     let words = "newsletter garden roses spring offers for you newsletter garden roses spring offers";
     // The log of lessons is folded while it serves already.
@@ -122,20 +122,20 @@ fn what_people_put_into_their_folders_is_learned() {
     );
     let gateway = start(folder.path(), &keys);
     let knows = |what: &str| eventually(what, || status(folder.path()).contains(what).then_some(()));
-    knows("spam lessons, person, of one person alone 1");
+    knows("spam lessons, person, in the layer of a person 1");
     // Another word about the same message counts, and a client that marks it as read changes nothing.
     fs::rename(mail.join("spam/new/1.x"), mail.join("ham/cur/1.x:2,S")).unwrap();
-    knows("ham lessons, person, of one person alone 1");
+    knows("ham lessons, person, in the layer of a person 1");
     assert!(!status(folder.path()).contains("spam lessons, person"), "{}", status(folder.path()));
     // What was looked at teaches no more after a restart, also where it was forgotten meanwhile.
     put("spam/cur/3.x:2,", "another thing");
-    knows("spam lessons, person, of one person alone 1");
+    knows("spam lessons, person, in the layer of a person 1");
     assert!(gateway.stop().success());
     let forgotten = printed(&run(folder.path(), &["learn", "forget", "--person", "ann@example.org"]));
     assert!(forgotten.contains("lessons forgotten: 3"), "{forgotten}");
     let gateway = start(folder.path(), &keys);
     put("ham/new/4.x", "a third thing");
-    knows("ham lessons, person, of one person alone 1");
+    knows("ham lessons, person, in the layer of a person 1");
     assert!(!status(folder.path()).contains("spam lessons, person"), "{}", status(folder.path()));
     assert!(gateway.stop().success());
 }

@@ -13,7 +13,7 @@ pub(super) static REPUTATION: [Key; 2] = [
         name: "reputation.correspondents",
         default: "250000",
         meaning: "Pairs of one of your people and somebody to whom they wrote, in a quarter of a year, that are remembered for a year:\n\
-                  mail from these is more likely wanted. They stand in a keyed filter of 2.6 MB in all, out of which nobody\n\
+                  mail from these is more likely wanted. They stand in a keyed filter of 4.3 MB in all, out of which nobody\n\
                   can read them.",
         set: |c, v| value::count(v, 1_000, 100_000_000).map(|x| c.reputation.correspondents = x),
     },

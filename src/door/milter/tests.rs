@@ -7,17 +7,10 @@ use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::gateway::{Access, Authority, Clock, Marking, SignIns};
-use crate::journal::{self, Journal};
-use crate::mail::Direction;
+use crate::gateway::{Marking, fixture};
 use crate::policy::{Exemption, OnDegraded, Policy, Thresholds};
-use crate::privacy::{InstallationKey, PseudonymKey};
-use crate::quarantine::{Config, Quarantine, Query, Scope};
-use crate::relay::{NextHop, Relay};
-use crate::reputation::Reputation;
-use crate::rules::{Organisation, RuleSet, Source};
-use crate::scan::{self, Learned, Rules, Scanner};
-use crate::store::{self, Bodies, Records};
+use crate::quarantine::{Query, Scope};
+use crate::relay::NextHop;
 
 const NOW: OffsetDateTime = datetime!(2026-03-02 09:00 UTC);
 const RULES: &[u8] = b"body KEPT /keep me/\nscore KEPT 7\nbody REFUSED /refuse me/\nscore REFUSED 50\n";
@@ -37,53 +30,14 @@ struct House {
 impl House {
     async fn build() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let key = InstallationKey::new([5; 32]);
-        let records = Records::open(&folder.path().join("records.db")).await.unwrap();
-        let bodies = Bodies::open(&folder.path().join("bodies")).unwrap();
-        let state = Arc::new(store::Memory::default());
-        let learned = Learned::open(&records, state, &InstallationKey::new([0; 32])).await.unwrap();
-        let rules = || RuleSet::compile(&[Source::new("t.cf", RULES)]).0;
-        let rules = Rules { inbound: rules(), outbound: rules(), organisation: Organisation::default() };
-        let config = scan::Config { concurrency: 2, timeout: Duration::from_secs(60) };
-        let clock: Clock = Arc::new(|| NOW);
-        let journal = folder.path().join("journal");
-        let journal =
-            Journal::open(&journal, &key, journal::Config::default(), Arc::clone(&clock)).unwrap().0;
-        let pseudonyms = PseudonymKey::new(&key);
+        let policy = Arc::new(Policy {
+            thresholds: Thresholds::new(4.0, 6.0, 20.0).unwrap(),
+            on_degraded: OnDegraded::Ignore,
+            exemptions: vec![Exemption::LocalPart("postmaster".to_owned())],
+        });
         let nowhere = NextHop::Smtp { host: "127.0.0.1".into(), port: 1 };
-        let gateway = Gateway {
-            direction: Direction::Inbound,
-            hostname: "gw.example".into(),
-            access: Access::Domains(Vec::new()),
-            sign_ins: SignIns {
-                authority: Authority::Nobody,
-                needs_tls: true,
-                pseudonyms: pseudonyms.clone(),
-                clock: Arc::clone(&clock),
-            },
-            relay: Relay::new(crate::relay::Config::new(nowhere, "gw.example")),
-            scanner: Scanner::new(
-                config,
-                rules,
-                learned,
-                Reputation::new(Default::default(), &InstallationKey::new([0; 32])),
-            )
-            .unwrap(),
-            unscanned: Arc::new([]),
-            implies: true,
-            learns_by_itself: false,
-            traps: Arc::default(),
-            policy: Arc::new(Policy {
-                thresholds: Thresholds::new(4.0, 6.0, 20.0).unwrap(),
-                on_degraded: OnDegraded::Ignore,
-                exemptions: vec![Exemption::LocalPart("postmaster".to_owned())],
-            }),
-            marking: Marking::Full,
-            quarantine: Quarantine::open(records, bodies, &key, Config::default()).await.unwrap(),
-            journal,
-            pseudonyms,
-            clock,
-        };
+        let gateway = fixture::gateway(folder.path(), nowhere, RULES, policy, NOW).await;
+        let gateway = Gateway { marking: Marking::Full, ..gateway };
         let service = Service { gateway, message_bytes: 10_000 };
         let service = Arc::new(ArcSwap::from_pointee(service));
         House { folder, service, stop: watch::channel(false).0, memory: Memory::new(1 << 20) }

@@ -97,6 +97,13 @@ impl Layers {
         Ok(())
     }
 
+    /// Has all layers folded anew at their next use.
+    pub(super) fn clear(&self) {
+        let mut state = self.state();
+        state.cache.clear();
+        state.turn += 1;
+    }
+
     /// Returns the layers in which somebody's mail is judged, the widest first, whether they exist or not.
     fn names(&self, address: &Address) -> Vec<LayerName> {
         let organisation = address.domain().map(|domain| {

@@ -219,7 +219,9 @@ impl Learned {
                 working = Arc::unwrap_or_clone(model);
             }
         }
-        working.follow(working.sequence().max(end), None);
+        // A line of its own layer proves a snapshot: those of others may leave the log, and the model stands.
+        let last = self.inner.log.last_shared(end).await?;
+        working.follow(working.sequence().max(last), None);
         self.swap(Some(working));
         self.inner.folded.store(end, Ordering::Relaxed);
         Ok(self.model())
@@ -269,6 +271,9 @@ impl Learned {
     /// [`LearnedError`]; then nothing that was not folded has gone.
     pub async fn bound(&self, bound: &Bound) -> Result<u64, LearnedError> {
         let mut removed = self.inner.log.trim_layers(bound).await?;
+        if removed > 0 {
+            self.inner.layers.clear();
+        }
         let Some(cut) = self.inner.log.outgrown(bound).await? else { return Ok(removed) };
         let seen = self.inner.log.last_sequence().await?;
         let mut model = read_base(&self.inner.log).await?;

@@ -247,6 +247,15 @@ impl LessonLog {
         Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
     }
 
+    /// Returns the number of the last line of the shared layer up to `end`; 0 when there is none.
+    ///
+    /// # Errors
+    /// [`LessonError::Store`].
+    pub async fn last_shared(&self, end: i64) -> Result<i64, LessonError> {
+        let query = "SELECT coalesce(max(sequence), 0) FROM lessons WHERE layer = '' AND sequence <= ?";
+        Ok(sqlx::query_scalar(query).bind(end).fetch_one(&self.pool).await?)
+    }
+
     /// Returns the number of lines.
     ///
     /// # Errors
