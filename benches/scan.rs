@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use lazaret::learn::{self, FeatureKey, Label, Layer, Lesson, Model, Weight};
+use lazaret::learn::{self, Above, FeatureKey, Label, Layer, Lesson, Model, Weight};
 use lazaret::mail::{Address, Client, Direction, Envelope, Mail, TransactionId};
 use lazaret::message::{self, Message};
 use lazaret::rules::{RuleSet, Subject};
@@ -56,7 +56,8 @@ fn input() -> &'static Input {
             let features = learn::extract(message, None, &key).features;
             let base = model.base(&features);
             let lesson = Lesson { label, features, weight: Weight::Whole, teacher: 0, hour: 0 };
-            layers.iter_mut().for_each(|layer| layer.learn(&lesson, &base));
+            let above = Above { model: &model, layers: &[] };
+            layers.iter_mut().for_each(|layer| layer.learn(&lesson, &base, &above));
         }
         let layers = layers.map(Arc::new).to_vec();
         let bytes: usize = raw.iter().map(Vec::len).sum();

@@ -160,3 +160,43 @@ fn attack_words_of_ham_hide_little_and_nothing_where_they_are_hidden() {
     );
     assert!(hidden > plain - 1.5 && shown <= hidden);
 }
+
+/// A person who has no wish for newsletters, which all others want: the layer after so many of their lessons.
+fn without_newsletters(samples: &[Sample], model: &Model, lessons: usize) -> Layer {
+    let is_newsletter = |sample: &&Sample| sample.class == "newsletter";
+    let newsletters = samples.iter().step_by(2).filter(is_newsletter).cycle();
+    let mut layer = Layer::new();
+    for sample in newsletters.take(lessons) {
+        let lesson = lesson(&sample.message, Label::Spam, 1, 0);
+        layer.learn(&lesson, &model.base(&lesson.features), &Above { model, layers: &[] });
+    }
+    layer
+}
+
+#[test]
+fn a_taste_is_followed_within_twenty_lessons_and_costs_the_other_mail_little() {
+    let samples = samples();
+    let model = taught(&samples);
+    let spam_from = model.bounds().1;
+    let unseen = || samples.iter().skip(1).step_by(2);
+    let mut kept_at = Vec::new();
+    for lessons in [0, 4, 8, 12, 20] {
+        let layer = without_newsletters(&samples, &model, lessons);
+        let score = |sample: &Sample| {
+            let features = lesson(&sample.message, Label::Ham, 0, 0).features;
+            layer.add(&model.base(&features), &features).score()
+        };
+        let newsletters = || unseen().filter(|sample| sample.class == "newsletter");
+        let kept = newsletters().filter(|sample| score(sample) >= spam_from).count();
+        let others = unseen().filter(|sample| sample.class != "newsletter");
+        let wrong = others.filter(|sample| (score(sample) >= spam_from) == is_ham(sample)).count();
+        println!(
+            "{lessons} lessons: {kept} of {} unseen newsletters kept, {wrong} others wrong",
+            newsletters().count()
+        );
+        kept_at.push((kept, wrong));
+    }
+    let ((first, before), (last, after)) = (kept_at[0], kept_at[4]);
+    assert!(first == 0 && last * 10 >= unseen().filter(|sample| sample.class == "newsletter").count() * 8);
+    assert!(after <= before + 3, "{kept_at:?}");
+}

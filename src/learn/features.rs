@@ -82,6 +82,16 @@ impl Features {
         self.views.get(view as usize).map_or(&[], Vec::as_slice)
     }
 
+    /// Returns the share of words of the shorter of two messages that are in the other too; 0 where one has none.
+    pub(super) fn shared_words(&self, other: &Features) -> f64 {
+        let (mut shorter, mut longer) = (self.view(View::Tokens), other.view(View::Tokens));
+        if shorter.len() > longer.len() {
+            (shorter, longer) = (longer, shorter);
+        }
+        let shared = shorter.iter().filter(|slot| longer.binary_search(slot).is_ok()).count();
+        shared as f64 / shorter.len().max(1) as f64
+    }
+
     /// Returns whose message it is: the slot of the author's organisation.
     pub(super) fn sender(&self) -> Option<u32> {
         self.view(View::Sender).first().copied()

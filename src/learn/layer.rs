@@ -3,17 +3,27 @@
 //! Each view learns on the error of the sum over all layers (the "feature augmentation" of Daumé, "Frustratingly
 //! Easy Domain Adaptation", 2007, with the shared part held fixed). What the layers above say rightly, a layer need not
 //! learn, so a new person has all that is shared from the first message; where they are wrong for this person, the
-//! lesson moves this person's weights alone, as far as it takes. What the layers above said is part of the lesson, so that
-//! a layer is the fold of its own lessons and of nothing else.
+//! lesson moves this person's weights alone, as far as it takes. What the layers above said is part of the lesson.
+//!
+//! Who disagrees says so of one kind of mail, and of nothing else: all that this kind has in common with other mail would
+//! follow. So a lesson that contradicts what is above is followed by a few of the other label that the shared model keeps
+//! to hear again, which hold the rest where it is.
+
+use std::sync::Arc;
 
 use super::calibration::Calibration;
 use super::features::Features;
 use super::learner::{Learner, fade};
+use super::model::Model;
 use super::opinion::Evidence;
 use super::{Extracted, Label, Lesson, Weight};
 
 /// Cells of a table: a quarter of those of the shared model.
 const BITS: u32 = 16;
+/// Lessons of the other label that follow one against what is above.
+const AGAIN: u32 = 3;
+/// Messages that share so many of their words are of one kind.
+const SAME_KIND: f64 = 0.5;
 
 /// What was said of a message so far: log-odds by view, whose sum is the score, after so many lessons.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -70,32 +80,63 @@ fn single(value: f64) -> f32 {
     value as f32
 }
 
+/// What is above a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Above<'m> {
+    /// The shared model.
+    pub model: &'m Model,
+    /// The layers between, the widest first.
+    pub layers: &'m [Arc<Layer>],
+}
+
+impl Above<'_> {
+    /// Returns what is said above of features.
+    pub fn base(&self, features: &Features) -> Base {
+        self.layers.iter().fold(self.model.base(features), |base, layer| layer.add(&base, features))
+    }
+}
+
 /// What was taught in one layer. About 2.5 MiB.
 #[derive(Clone, PartialEq)]
 pub struct Layer {
     learner: Learner,
+    /// Lessons of the shared model that were heard again.
+    heard: u64,
     pub(super) calibration: Calibration,
 }
 
 impl Layer {
     /// Returns a layer that was taught nothing.
     pub fn new() -> Self {
-        Layer { learner: Learner::new(BITS), calibration: Calibration::new() }
+        Layer { learner: Learner::new(BITS), heard: 0, calibration: Calibration::new() }
     }
 
-    /// Learns a lesson, of which the layers above said `base`.
-    pub fn learn(&mut self, lesson: &Lesson, base: &Base) {
+    /// Learns a lesson, of which the layers above said `base` when it was given.
+    pub fn learn(&mut self, lesson: &Lesson, base: &Base, above: &Above<'_>) {
         let is_spam = lesson.label == Label::Spam;
         let share = if lesson.weight == Weight::Whole { 1.0 } else { 0.5 };
         if lesson.weight == Weight::Whole {
             self.calibration.learn(self.add(base, &lesson.features).score(), is_spam, share);
             self.learner.count_one(is_spam);
         }
-        let own = self.learner.margins(&lesson.features);
-        let mut said = base.margins.map(f64::from);
-        said.iter_mut().zip(own).for_each(|(said, own)| *said += own);
-        self.learner.move_weights(&lesson.features, said, is_spam, share);
+        self.move_weights(&lesson.features, base, is_spam, share);
+        let contradiction = if is_spam { -base.score() } else { base.score() };
+        let other = if is_spam { Label::Ham } else { Label::Spam };
+        for _ in 0..if contradiction > 0.0 { AGAIN } else { 0 } {
+            self.heard += 1;
+            let Some(features) = above.model.rehearsal.any(other, self.heard) else { break };
+            // What is of the same kind would say the opposite of the lesson.
+            if features.shared_words(&lesson.features) < SAME_KIND {
+                self.move_weights(&features, &above.base(&features), !is_spam, share);
+            }
+        }
         self.learner.bayes.learn(&lesson.features, lesson.label, lesson.weight == Weight::Half);
+    }
+
+    fn move_weights(&mut self, features: &Features, base: &Base, is_spam: bool, share: f64) {
+        let mut said = base.margins.map(f64::from);
+        said.iter_mut().zip(self.learner.margins(features)).for_each(|(said, own)| *said += own);
+        self.learner.move_weights(features, said, is_spam, share);
     }
 
     /// Adds what this layer says to what those above it said.
@@ -134,10 +175,8 @@ impl std::fmt::Debug for Layer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::learn::{Model, View};
+    use crate::learn::View;
 
     fn lesson(label: Label, slots: &[u32]) -> Lesson {
         // Slots that fall into cells of their own in the smaller tables.
@@ -169,7 +208,7 @@ mod tests {
         assert!((model.base(&lesson(Label::Ham, &spam).features).score() - before[1]).abs() < 1e-9);
         for _ in 0..20 {
             let lesson = lesson(Label::Spam, &newsletter);
-            layer.learn(&lesson, &model.base(&lesson.features));
+            layer.learn(&lesson, &model.base(&lesson.features), &Above { model: &model, layers: &[] });
         }
         assert!(said(&model, &layer, &newsletter) > 1.0);
         assert!(said(&model, &layer, &spam) > 3.0);
@@ -182,7 +221,7 @@ mod tests {
         let before = said(&model, &layer, &[3, 4, 5]);
         for _ in 0..20 {
             let lesson = lesson(Label::Ham, &[3, 4, 5]);
-            layer.learn(&lesson, &model.base(&lesson.features));
+            layer.learn(&lesson, &model.base(&lesson.features), &Above { model: &model, layers: &[] });
         }
         let after = said(&model, &layer, &[3, 4, 5]);
         assert!(after <= before && after > before * 1.5, "{before} {after}");
@@ -195,7 +234,7 @@ mod tests {
         let judged =
             |layer: Arc<Layer>| model.judge_for(&extracted, &model.hear(&extracted.features), &[layer]);
         assert_eq!(judged(Arc::new(layer.clone())), None);
-        layer.learn(&lesson(Label::Spam, &[1]), &Base::default());
+        layer.learn(&lesson(Label::Spam, &[1]), &Base::default(), &Above { model: &model, layers: &[] });
         let opinion = judged(Arc::new(layer)).unwrap();
         assert!(opinion.points() <= 2.5 && opinion.points() > 0.0);
     }

@@ -36,7 +36,7 @@ pub use automatic::{Automatic, sure_label};
 pub use extract::{Extracted, MessageKey, extract};
 pub use features::{Features, InvalidFeatures, MAX_ENCODED_BYTES, MAX_SLOTS, View};
 pub use hash::FeatureKey;
-pub use layer::{Base, Layer};
+pub use layer::{Above, Base, Layer};
 pub use measure::{Measures, Scored, calibration_error, measure};
 pub use model::{Heard, MIN_LESSONS, Model};
 pub use opinion::{Evidence, MAX_POINTS, Opinion, SPAM_POINTS, State, Trait, difference};

@@ -40,6 +40,13 @@ impl Rehearsal {
     /// Bytes that are kept, with lessons of the usual length.
     pub(super) const MEMORY_BYTES: usize = 2 * KEPT * MAX_BYTES / 2;
 
+    /// Returns one of the lessons that are kept of a label, another for each number.
+    pub(super) fn any(&self, label: Label, number: u64) -> Option<Features> {
+        let heard = if label == Label::Spam { &self.spam } else { &self.ham };
+        let place = place(finalise(number), heard.lessons.len() as u64)?;
+        heard.lessons.get(place).and_then(|lesson| Features::decode(lesson).ok())
+    }
+
     /// Keeps a lesson; returns one of the other label where it is time to hear that again.
     pub(super) fn learn(&mut self, features: &Features, label: Label) -> Option<Features> {
         let is_spam = label == Label::Spam;

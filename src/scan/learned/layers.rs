@@ -11,7 +11,7 @@ use lru::LruCache;
 use tokio::task::spawn_blocking;
 
 use super::{Learned, LearnedError};
-use crate::learn::{Features, Layer};
+use crate::learn::{Above, Features, Layer};
 use crate::mail::{Address, Recipient};
 use crate::privacy::PseudonymKey;
 use crate::store::{FORGOTTEN_LAYER, LayerName, LessonError, LessonLog, Taught, Teacher};
@@ -132,7 +132,7 @@ impl Learned {
             }
             let mut layers = Vec::new();
             for name in self.inner.layers.names(&recipient.address) {
-                layers.extend(self.layer(&name).await?);
+                layers.extend(self.layer(&name, &layers).await?);
             }
             if !layers.is_empty() {
                 apart.push(Apart { place, layers });
@@ -153,14 +153,11 @@ impl Learned {
     ) -> Result<Vec<Taught>, LearnedError> {
         // What is said above must be all of it, not what a command or a start has folded so far.
         let model = if self.has_followed() { self.model() } else { self.load().await? };
-        let mut base = model.base(features);
-        let mut taught = vec![Taught::SHARED];
+        let (mut taught, mut layers) = (vec![Taught::SHARED], Vec::new());
         for layer in self.inner.layers.names(person) {
-            let own = self.layer(&layer).await?;
-            taught.push(Taught { layer, base });
-            if let Some(own) = own {
-                base = own.add(&base, features);
-            }
+            let own = self.layer(&layer, &layers).await?;
+            taught.push(Taught { layer, base: Above { model: &model, layers: &layers }.base(features) });
+            layers.extend(own);
         }
         taught.retain(|taught| match taught.layer {
             LayerName::Person(_) => true,
@@ -176,7 +173,12 @@ impl Learned {
         Teacher::Person(self.inner.layers.pseudonyms.pseudonym("address", &person.to_normalized()))
     }
 
-    async fn layer(&self, name: &LayerName) -> Result<Option<Arc<Layer>>, LearnedError> {
+    /// Returns a layer, folded anew where it is not in memory; `wider` are those between it and the shared model.
+    async fn layer(
+        &self,
+        name: &LayerName,
+        wider: &[Arc<Layer>],
+    ) -> Result<Option<Arc<Layer>>, LearnedError> {
         let column = name.to_column();
         let turn = {
             let mut state = self.inner.layers.state();
@@ -189,9 +191,10 @@ impl Learned {
             state.turn
         };
         let lessons = self.inner.log.last_in_force(name, LAYER_LESSONS).await?;
+        let (model, wider) = (self.model(), wider.to_vec());
         let fold = move || {
-            let mut layer = Layer::new();
-            lessons.iter().for_each(|entry| layer.learn(&entry.lesson, &entry.base));
+            let (mut layer, above) = (Layer::new(), Above { model: &model, layers: &wider });
+            lessons.iter().for_each(|entry| layer.learn(&entry.lesson, &entry.base, &above));
             Arc::new(layer)
         };
         let layer = spawn_blocking(fold).await?;

@@ -223,6 +223,10 @@ impl Learned {
         let last = self.inner.log.last_shared(end).await?;
         working.follow(working.sequence().max(last), None);
         self.swap(Some(working));
+        if !is_standing {
+            // They were folded beside a model that held what was taken back.
+            self.inner.layers.clear();
+        }
         self.inner.folded.store(end, Ordering::Relaxed);
         Ok(self.model())
     }
